@@ -1,0 +1,164 @@
+package home
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	stateName  = "state"
+	stateMagic = "kist state 1"
+	markLabel  = "kist/1/state-mark"
+)
+
+// State is the identity of a state folder. The keyfile's device section holds
+// the same two values under its seal.
+type State struct {
+	ID   [16]byte // random, made with the folder or by Renew
+	Mark [32]byte // of ID, the machine's id, and the place of the file on its disk
+}
+
+// Check returns the folder's state: ErrCloned if the folder was not made here,
+// on this machine and in this place. A copy of the folder is another file on
+// the disk, a copy of the disk is in another machine, and a restored folder is
+// both new and old.
+func (h *Home) Check() (State, error) {
+	state, err := h.readState()
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{}, cloned("it does not say where it was made")
+	}
+	if err != nil {
+		return State{}, err
+	}
+	here, err := mark(h.Path(stateName), state.ID)
+	if err != nil {
+		return State{}, err
+	}
+	if here != state.Mark {
+		return State{}, cloned("it was made on another machine or has been restored")
+	}
+	return state, nil
+}
+
+// CheckAgainst also compares with what the keyfile says of its folder.
+func (h *Home) CheckAgainst(id [16]byte, mark [32]byte) error {
+	state, err := h.Check()
+	if err != nil {
+		return err
+	}
+	if state.ID != id || state.Mark != mark {
+		return cloned("its keyfile belongs to another state folder")
+	}
+	return nil
+}
+
+func cloned(why string) error {
+	return fmt.Errorf("%w: %s; two machines must not share one device; to go on here as a new device "+
+		"and keep what is not yet in the store, run: kist id device new", ErrCloned, why)
+}
+
+// Renew gives the folder a new identity, for a new device, together with the
+// keyfile that names it. An error from change leaves everything as it was. The
+// state is replaced before the keyfile: a crash between the two leaves a folder
+// that counts as a copy still.
+func (h *Home) Renew(change func(old []byte, state State) ([]byte, error)) error {
+	return h.locked(func() error {
+		state, temp, err := h.draftState()
+		if err != nil {
+			return err
+		}
+		defer os.Remove(temp)
+		return h.replaceKeyfile(func(old []byte) ([]byte, error) {
+			raw, err := change(old, state)
+			if err != nil {
+				return nil, err
+			}
+			return raw, h.install(temp)
+		})
+	})
+}
+
+func (h *Home) newState() error {
+	_, temp, err := h.draftState()
+	if err != nil {
+		return err
+	}
+	return h.install(temp)
+}
+
+func (h *Home) install(temp string) error {
+	if err := os.Rename(temp, h.Path(stateName)); err != nil {
+		return err
+	}
+	return syncDir(h.dir)
+}
+
+// draftState writes a new state beside the old one: its mark covers the inode
+// of the very file that is then renamed into place.
+func (h *Home) draftState() (State, string, error) {
+	f, err := os.CreateTemp(h.dir, ".new-*")
+	if err != nil {
+		return State{}, "", err
+	}
+	defer f.Close()
+	var state State
+	rand.Read(state.ID[:])
+	if state.Mark, err = mark(f.Name(), state.ID); err == nil {
+		err = fill(f, encodeState(state))
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return state, f.Name(), err
+}
+
+func mark(path string, id [16]byte) ([32]byte, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return [32]byte{}, err
+	}
+	machine, err := machineID()
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return sha256.Sum256(fmt.Appendf(nil, "%s\x00%x\x00%d\x00%s", markLabel, id, st.Ino, machine)), nil
+}
+
+func encodeState(s State) []byte {
+	return fmt.Appendf(nil, "%s\n%x\n%x\n", stateMagic, s.ID, s.Mark)
+}
+
+func (h *Home) readState() (State, error) {
+	raw, err := os.ReadFile(h.Path(stateName))
+	if err != nil {
+		return State{}, err
+	}
+	return parseState(string(raw))
+}
+
+func parseState(raw string) (State, error) {
+	var s State
+	bad := cloned("its file state is damaged")
+	lines := strings.Split(raw, "\n")
+	if len(lines) != 4 || len(lines[1]) != 32 || len(lines[2]) != 64 {
+		return s, bad
+	}
+	if _, err := hex.Decode(s.ID[:], []byte(lines[1])); err != nil {
+		return s, bad
+	}
+	if _, err := hex.Decode(s.Mark[:], []byte(lines[2])); err != nil {
+		return s, bad
+	}
+	if string(encodeState(s)) != raw {
+		return s, bad
+	}
+	return s, nil
+}
