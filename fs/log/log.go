@@ -57,8 +57,8 @@ func (l *Log) At(ctx context.Context, seq uint64) (*Commit, error) { panic("shap
 func (l *Log) WriteHint(ctx context.Context) error { panic("shape") }
 
 // EpochKey derives a key of the vault from the secret of an epoch. For epochs
-// up to that of the head.
-func (l *Log) EpochKey(epoch uint32, label seal.Label) (seal.Key, error) { panic("shape") }
+// up to that of the head; older ones may ask the store.
+func (l *Log) EpochKey(ctx context.Context, epoch uint32, label seal.Label) (seal.Key, error) { panic("shape") }
 
 // Trust is the memory of this device.
 type Trust struct{}
@@ -77,8 +77,8 @@ func NewTrust(files Files, key seal.Key, store [32]byte) (*Trust, error) { panic
 // OpenTrust reads the newer copy that verifies; ErrNoTrust if there is none.
 func OpenTrust(files Files, key seal.Key, store [32]byte) (*Trust, error) { panic("shape") }
 
-func (t *Trust) Vault(v seal.VaultID) (Head, bool)             { panic("shape") }
-func (t *Trust) Identity(id keys.IdentityID) (Head, bool)      { panic("shape") }
-func (t *Trust) Slots() map[seal.VaultID]uint8                 { panic("shape") }
-func (t *Trust) SetSlot(v seal.VaultID, slot uint8) error      { panic("shape") }
-func (t *Trust) Reset(v seal.VaultID, to Head) error           { panic("shape") }
+func (t *Trust) Vault(v seal.VaultID) (Head, bool)        { panic("shape") }
+func (t *Trust) Identity(id keys.IdentityID) (Head, bool) { panic("shape") }
+func (t *Trust) Slots() map[seal.VaultID]uint8            { panic("shape") }
+func (t *Trust) SetSlot(v seal.VaultID, slot uint8) error { panic("shape") }
+func (t *Trust) Reset(v seal.VaultID, to Head) error      { panic("shape") }
