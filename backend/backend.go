@@ -57,7 +57,7 @@
 // error. No error has a syscall.Errno or fs.ErrNotExist in its chain: above,
 // those mean the outcome of a file operation, and a refused connection or a
 // missing bucket must never be mistaken for a missing file. Messages contain no
-// key, prefix, bucket or credential.
+// key and no credential.
 //
 // # Memory
 //
