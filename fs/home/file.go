@@ -62,3 +62,18 @@ func syncDir(dir string) error {
 	defer d.Close()
 	return d.Sync()
 }
+
+// Files are the small files of a state folder, for the packages that keep
+// something of their own there.
+type Files struct{ h *Home }
+
+// Files gives access to them.
+func (h *Home) Files() Files { return Files{h} }
+
+// ReadFile reads one; fs.ErrNotExist if it is not there.
+func (f Files) ReadFile(name string) ([]byte, error) { return os.ReadFile(f.h.Path(name)) }
+
+// WriteFileDurable replaces one, see [WriteFile].
+func (f Files) WriteFileDurable(name string, data []byte) error {
+	return WriteFile(f.h.Path(name), data)
+}

@@ -178,7 +178,7 @@ func (r Root) Create(id string) (*Home, error) {
 	if err := h.makeDirs(); err != nil {
 		return nil, err
 	}
-	return h, h.locked(h.newState)
+	return h, nil
 }
 
 func (r Root) home(id string) (*Home, error) {
@@ -232,32 +232,20 @@ func (h *Home) Exported() bool {
 	return err == nil
 }
 
-// CreateKeyfile writes the first keyfile: ErrExist if there is one.
-func (h *Home) CreateKeyfile(raw []byte) error {
-	return h.locked(func() error {
-		if _, err := os.Lstat(h.Path(keyfileName)); err == nil {
-			return fmt.Errorf("a keyfile is %w; it was left as it is", ErrExist)
-		}
-		return WriteFile(h.Path(keyfileName), raw)
-	})
-}
-
 // ReplaceKeyfile gives the keyfile to change and puts what it returns in its
 // place. An error from change leaves everything as it was.
 func (h *Home) ReplaceKeyfile(change func(old []byte) ([]byte, error)) error {
-	return h.locked(func() error { return h.replaceKeyfile(change) })
-}
-
-func (h *Home) replaceKeyfile(change func(old []byte) ([]byte, error)) error {
-	old, err := h.Keyfile()
-	if err != nil {
-		return err
-	}
-	raw, err := change(old)
-	if err != nil {
-		return err
-	}
-	return WriteFile(h.Path(keyfileName), raw)
+	return h.locked(func() error {
+		old, err := h.Keyfile()
+		if err != nil {
+			return err
+		}
+		raw, err := change(old)
+		if err != nil {
+			return err
+		}
+		return WriteFile(h.Path(keyfileName), raw)
+	})
 }
 
 // Discard removes a folder whose making failed; it must hold nothing that is

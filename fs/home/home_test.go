@@ -25,6 +25,12 @@ func testHome(t *testing.T) (Root, *Home) {
 	return root, h
 }
 
+func maker(content string) Maker {
+	return func([]byte, [32]byte) ([]byte, [16]byte, error) {
+		return []byte(content), [16]byte([]byte("0123456789abcdef")), nil
+	}
+}
+
 func env(pairs ...string) func(string) string {
 	return func(name string) string {
 		for i := 0; i < len(pairs); i += 2 {
@@ -71,7 +77,7 @@ func TestKnownOnlyWhenFinished(t *testing.T) {
 	if _, err := root.Open(testID); !errors.Is(err, ErrUnknown) {
 		t.Errorf("a folder without keyfile: %v, want ErrUnknown", err)
 	}
-	if err := h.CreateKeyfile([]byte("key")); err != nil {
+	if err := h.CreateKeyfile(maker("key")); err != nil {
 		t.Fatal(err)
 	}
 	if known, err := root.List(); err != nil || len(known) != 0 {
@@ -99,7 +105,7 @@ func TestKnownOnlyWhenFinished(t *testing.T) {
 
 func TestModes(t *testing.T) {
 	_, h := testHome(t)
-	if err := h.CreateKeyfile([]byte("key")); err != nil {
+	if err := h.CreateKeyfile(maker("key")); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{h.Dir(), h.JournalDir(), h.CacheDir(), h.Path("keyfile"), h.Path("state")} {
@@ -115,10 +121,10 @@ func TestModes(t *testing.T) {
 
 func TestKeyfileIsNotOverwritten(t *testing.T) {
 	_, h := testHome(t)
-	if err := h.CreateKeyfile([]byte("one")); err != nil {
+	if err := h.CreateKeyfile(maker("one")); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.CreateKeyfile([]byte("two")); !errors.Is(err, ErrExist) {
+	if err := h.CreateKeyfile(maker("two")); !errors.Is(err, ErrExist) {
 		t.Fatalf("a second keyfile: %v, want ErrExist", err)
 	}
 	refused := errors.New("refused")
@@ -186,6 +192,9 @@ func TestLock(t *testing.T) {
 
 func TestCopies(t *testing.T) {
 	root, h := testHome(t)
+	if err := h.CreateKeyfile(maker("key")); err != nil {
+		t.Fatal(err)
+	}
 	state, err := h.Check()
 	if err != nil {
 		t.Fatal(err)
@@ -211,10 +220,7 @@ func TestCopies(t *testing.T) {
 	if !errors.Is(err, ErrCloned) || !strings.Contains(err.Error(), "kist id device new") {
 		t.Errorf("a copy: %v, want ErrCloned with the way out", err)
 	}
-	if err := copied.CreateKeyfile([]byte("key")); err != nil {
-		t.Fatal(err)
-	}
-	if err := copied.Renew(func(old []byte, _ State) ([]byte, error) { return old, nil }); err != nil {
+	if err := copied.Renew(maker("key2")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := copied.Check(); err != nil {
@@ -235,7 +241,7 @@ func TestCopies(t *testing.T) {
 
 func TestRenew(t *testing.T) {
 	_, h := testHome(t)
-	if err := h.CreateKeyfile([]byte("one")); err != nil {
+	if err := h.CreateKeyfile(maker("one")); err != nil {
 		t.Fatal(err)
 	}
 	before, err := h.Check()
@@ -243,14 +249,17 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := errors.New("refused")
-	if err := h.Renew(func([]byte, State) ([]byte, error) { return nil, refused }); err != refused {
+	if err := h.Renew(func([]byte, [32]byte) ([]byte, [16]byte, error) { return nil, [16]byte{}, refused }); err != refused {
 		t.Fatal(err)
 	}
 	if s, err := h.Check(); err != nil || s != before {
 		t.Fatalf("after a refusal: %v, %v", s, err)
 	}
 	var seen State
-	err = h.Renew(func(old []byte, s State) ([]byte, error) { seen = s; return []byte("two"), nil })
+	err = h.Renew(func(old []byte, mark [32]byte) ([]byte, [16]byte, error) {
+		seen = State{ID: [16]byte{9}, Mark: mark}
+		return append(old, "two"...), seen.ID, nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +267,7 @@ func TestRenew(t *testing.T) {
 	if err != nil || after != seen || after == before {
 		t.Errorf("state %v, %v; the keyfile was given %v", after, err, seen)
 	}
-	if raw, _ := h.Keyfile(); string(raw) != "two" {
+	if raw, _ := h.Keyfile(); string(raw) != "onetwo" {
 		t.Errorf("keyfile %q", raw)
 	}
 }

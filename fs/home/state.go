@@ -1,7 +1,6 @@
 package home
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -22,8 +21,8 @@ const (
 // State is the identity of a state folder. The keyfile's device section holds
 // the same two values under its seal.
 type State struct {
-	ID   [16]byte // random, made with the folder or by Renew
-	Mark [32]byte // of ID, the machine's id, and the place of the file on its disk
+	ID   [16]byte // random, made with the device
+	Mark [32]byte // of the machine's id and the place of this file on its disk
 }
 
 // Check returns the folder's state: ErrCloned if the folder was not made here,
@@ -38,7 +37,7 @@ func (h *Home) Check() (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	here, err := mark(h.Path(stateName), state.ID)
+	here, err := mark(h.Path(stateName))
 	if err != nil {
 		return State{}, err
 	}
@@ -65,62 +64,63 @@ func cloned(why string) error {
 		"and keep what is not yet in the store, run: kist id device new", ErrCloned, why)
 }
 
-// Renew gives the folder a new identity, for a new device, together with the
-// keyfile that names it. An error from change leaves everything as it was. The
-// state is replaced before the keyfile: a crash between the two leaves a folder
-// that counts as a copy still.
-func (h *Home) Renew(change func(old []byte, state State) ([]byte, error)) error {
+// Maker makes a keyfile for a folder with the given mark, and says which id its
+// device section gives the folder.
+type Maker func(old []byte, mark [32]byte) (raw []byte, id [16]byte, err error)
+
+// CreateKeyfile writes the first keyfile and the state with it: ErrExist if
+// there is a keyfile.
+func (h *Home) CreateKeyfile(make Maker) error {
 	return h.locked(func() error {
-		state, temp, err := h.draftState()
-		if err != nil {
-			return err
+		if _, err := os.Lstat(h.Path(keyfileName)); err == nil {
+			return fmt.Errorf("a keyfile is %w; it was left as it is", ErrExist)
 		}
-		defer os.Remove(temp)
-		return h.replaceKeyfile(func(old []byte) ([]byte, error) {
-			raw, err := change(old, state)
-			if err != nil {
-				return nil, err
-			}
-			return raw, h.install(temp)
-		})
+		return h.install(nil, make)
 	})
 }
 
-func (h *Home) newState() error {
-	_, temp, err := h.draftState()
-	if err != nil {
-		return err
-	}
-	return h.install(temp)
+// Renew gives the folder a new identity, for a new device, together with the
+// keyfile that names it. An error from make leaves everything as it was.
+func (h *Home) Renew(make Maker) error {
+	return h.locked(func() error {
+		old, err := h.Keyfile()
+		if err != nil {
+			return err
+		}
+		return h.install(old, make)
+	})
 }
 
-func (h *Home) install(temp string) error {
-	if err := os.Rename(temp, h.Path(stateName)); err != nil {
-		return err
-	}
-	return syncDir(h.dir)
-}
-
-// draftState writes a new state beside the old one: its mark covers the inode
-// of the very file that is then renamed into place.
-func (h *Home) draftState() (State, string, error) {
+// install writes the new state beside the old one, since the mark covers the
+// inode of the very file that is renamed into place. The state is replaced
+// before the keyfile: a crash between the two leaves a folder that counts as a
+// copy.
+func (h *Home) install(old []byte, make Maker) error {
 	f, err := os.CreateTemp(h.dir, ".new-*")
 	if err != nil {
-		return State{}, "", err
+		return err
 	}
 	defer f.Close()
+	defer os.Remove(f.Name()) // does nothing after the rename
 	var state State
-	rand.Read(state.ID[:])
-	if state.Mark, err = mark(f.Name(), state.ID); err == nil {
-		err = fill(f, encodeState(state))
+	if state.Mark, err = mark(f.Name()); err != nil {
+		return err
 	}
+	raw, id, err := make(old, state.Mark)
 	if err != nil {
-		os.Remove(f.Name())
+		return err
 	}
-	return state, f.Name(), err
+	state.ID = id
+	if err := fill(f, encodeState(state)); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), h.Path(stateName)); err != nil {
+		return err
+	}
+	return WriteFile(h.Path(keyfileName), raw) // syncs the folder
 }
 
-func mark(path string, id [16]byte) ([32]byte, error) {
+func mark(path string) ([32]byte, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return [32]byte{}, err
@@ -129,7 +129,7 @@ func mark(path string, id [16]byte) ([32]byte, error) {
 	if err != nil {
 		return [32]byte{}, err
 	}
-	return sha256.Sum256(fmt.Appendf(nil, "%s\x00%x\x00%d\x00%s", markLabel, id, st.Ino, machine)), nil
+	return sha256.Sum256(fmt.Appendf(nil, "%s\x00%d\x00%s", markLabel, st.Ino, machine)), nil
 }
 
 func encodeState(s State) []byte {
