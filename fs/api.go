@@ -1,10 +1,6 @@
 package fs
 
-import (
-	"errors"
-
-	"kist/fs/tree"
-)
+import "kist/fs/tree"
 
 // Ino is the number of an inode: st_ino, and the kernel's node id. A vault's
 // root is RootIno.
@@ -12,10 +8,6 @@ type Ino = uint64
 
 // RootIno is the root directory of a vault.
 const RootIno Ino = 1
-
-// ErrReadOnly says that nothing can be changed here: the mount was asked to be
-// read-only or became so because its journal failed. It is safe to read on.
-var ErrReadOnly = errors.New("this mount is read-only")
 
 // Attr is what stat shows of an inode. Mode holds the type (S_IFMT) and the
 // permission bits (07777); Blocks counts units of 512 bytes.
