@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -107,8 +108,10 @@ func answered(status int, code string) error {
 	if f, ok := codes[code]; ok {
 		return &f
 	}
-	text := fmt.Sprintf("it answered %d %s", status, code)
+	text := strings.TrimSpace(fmt.Sprintf("it answered %d %s", status, code))
 	switch {
+	case status < 300:
+		return &failure{kind: backend.ErrAway, text: "its answer makes no sense", again: true}
 	case status == http.StatusPreconditionFailed:
 		return &failure{kind: backend.ErrExist, text: "a conditional write found it"}
 	case status == http.StatusConflict:

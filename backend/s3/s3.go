@@ -313,7 +313,11 @@ func (s *Store) try(ctx context.Context, do func() error) error {
 		}
 		err := do()
 		var f *failure
-		if !errors.As(err, &f) || !f.again || n+1 >= s.tune.tries {
+		if errors.As(err, &f) && (f.kind == backend.ErrExist || f.kind == backend.ErrUnsupported) {
+			// Only a conditional write has a use for such an answer.
+			return &failure{kind: backend.ErrAway, text: f.text}
+		}
+		if f == nil || !f.again || n+1 >= s.tune.tries {
 			return err
 		}
 		if err := s.rest(ctx, n); err != nil {

@@ -1,0 +1,513 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"kist/backend"
+	"kist/backend/backendtest"
+	"kist/backend/liar"
+	"kist/backend/mem"
+)
+
+var quick = tuning{
+	dial:   5 * time.Second,
+	stall:  5 * time.Second,
+	header: 5 * time.Second,
+	tries:  3,
+	pause:  time.Millisecond,
+}
+
+type bench struct {
+	*liar.Server
+	objects *mem.Store
+	url     string
+}
+
+func serve(t *testing.T) *bench { return serveBelow(t, "") }
+
+func serveBelow(t *testing.T, prefix string) *bench {
+	t.Helper()
+	b := &bench{objects: mem.New(nil)}
+	b.Server = liar.New("bucket", prefix, b.objects, 7)
+	srv := httptest.NewServer(b.Server)
+	t.Cleanup(srv.Close)
+	t.Cleanup(b.Server.Close)
+	b.url = srv.URL
+	return b
+}
+
+func (b *bench) store(t *testing.T, prefix string, tune tuning) *Store {
+	t.Helper()
+	spec, err := backend.Parse("s3://bucket/" + prefix + "?endpoint=" + b.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := open(spec, staticConfig("access", "secret"), tune)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, c := range []*http.Client{st.fresh, st.client.Options().HTTPClient.(*http.Client)} {
+			c.CloseIdleConnections()
+		}
+	})
+	return st
+}
+
+func TestConformance(t *testing.T) {
+	for _, prefix := range []string{"", "pre/", "pre/fix+with a%20b/"} {
+		t.Run("prefix "+prefix, func(t *testing.T) {
+			backendtest.Run(t, func(t *testing.T) backend.Store {
+				return serveBelow(t, prefix).store(t, strings.ReplaceAll(prefix, "%", "%25"), quick)
+			})
+		})
+	}
+}
+
+func TestIsolation(t *testing.T) {
+	b := serve(t)
+	backendtest.Isolation(t, b.store(t, "vault", quick), b.store(t, "vault2", quick))
+	backendtest.Isolation(t, b.store(t, "x", quick), b.store(t, "x-", quick))
+}
+
+func TestRaceOfMachines(t *testing.T) {
+	b := serve(t)
+	backendtest.Race(t, []backend.Store{b.store(t, "p", quick), b.store(t, "p", quick), b.store(t, "p", quick)}, 16)
+}
+
+// always tells the same lie about one operation.
+func always(op string, lie liar.Lie) liar.Hook { return times(1<<30, op, lie) }
+
+// times tells it for the first n requests only.
+func times(n int64, op string, lie liar.Lie) liar.Hook {
+	var told atomic.Int64
+	return func(r liar.Request) liar.Lie {
+		if r.Op != op || told.Add(1) > n {
+			return liar.Lie{}
+		}
+		return lie
+	}
+}
+
+func bend(f func(*liar.Answer)) liar.Lie { return liar.Lie{Bend: f} }
+
+func instead(status int, code string) liar.Lie { return liar.Lie{Instead: liar.Error(status, code)} }
+
+func errorPage(a *liar.Answer) {
+	a.Status, a.Body = 200, liar.Error(0, "InternalError").Body
+	a.Header = http.Header{"Content-Type": {"application/xml"}}
+}
+
+// Each lie about a range must be an error of the right kind, never bytes.
+func TestLyingRanges(t *testing.T) {
+	body := backendtest.Bytes("object", 1000)
+	header := func(name, value string) liar.Lie {
+		return bend(func(a *liar.Answer) { a.Header.Set(name, value) })
+	}
+	for name, c := range map[string]struct {
+		lie  liar.Lie
+		kind error
+	}{
+		"shorter":               {bend(func(a *liar.Answer) { a.Body = a.Body[:99] }), backend.ErrShort},
+		"empty":                 {bend(func(a *liar.Answer) { a.Body = nil }), backend.ErrShort},
+		"longer":                {bend(func(a *liar.Answer) { a.Body = append(a.Body, 0) }), backend.ErrShort},
+		"shorter, no length":    {bend(func(a *liar.Answer) { a.Body, a.Chunked = a.Body[:99], true }), backend.ErrShort},
+		"longer, no length":     {bend(func(a *liar.Answer) { a.Body, a.Chunked = append(a.Body, 0), true }), backend.ErrShort},
+		"shorter than it says":  {bend(func(a *liar.Answer) { a.Body = a.Body[:99]; a.Header.Set("Content-Length", "100") }), backend.ErrShort},
+		"whole object":          {bend(func(a *liar.Answer) { a.Status, a.Body = 200, body; a.Header.Del("Content-Range") }), backend.ErrShort},
+		"no range header":       {bend(func(a *liar.Answer) { a.Header.Del("Content-Range") }), backend.ErrShort},
+		"error page":            {bend(errorPage), backend.ErrShort},
+		"error page as long":    {bend(func(a *liar.Answer) { errorPage(a); a.Body = append(a.Body, body...)[:100] }), backend.ErrShort},
+		"another offset":        {header("Content-Range", "bytes 51-150/1000"), backend.ErrShort},
+		"another end":           {header("Content-Range", "bytes 50-1490/1000"), backend.ErrShort},
+		"another unit":          {header("Content-Range", "items 50-149/1000"), backend.ErrShort},
+		"garbage range":         {header("Content-Range", "50-149"), backend.ErrShort},
+		"cut short, its header": {bend(func(a *liar.Answer) { a.Body = a.Body[:9]; a.Header.Set("Content-Range", "bytes 50-58/1000") }), backend.ErrShort},
+		"unsatisfiable":         {instead(416, "InvalidRange"), backend.ErrShort},
+		"unsatisfiable, bare":   {liar.Lie{Instead: &liar.Answer{Status: 416}}, backend.ErrShort},
+		"reset":                 {bend(func(a *liar.Answer) { a.Cut = true }), backend.ErrAway},
+		"missing key":           {instead(404, "NoSuchKey"), backend.ErrNotExist},
+		"missing bucket":        {instead(404, "NoSuchBucket"), backend.ErrAway},
+		"some proxy's 404":      {liar.Lie{Instead: &liar.Answer{Status: 404, Body: []byte("<html>")}}, backend.ErrAway},
+		"403":                   {instead(403, "AccessDenied"), backend.ErrDenied},
+		"403, bare":             {liar.Lie{Instead: &liar.Answer{Status: 403}}, backend.ErrDenied},
+		"500":                   {instead(500, "InternalError"), backend.ErrAway},
+		"503":                   {instead(503, "SlowDown"), backend.ErrAway},
+		"expired":               {instead(400, "ExpiredToken"), backend.ErrDenied},
+		"not modified":          {liar.Lie{Instead: &liar.Answer{Status: 304}}, backend.ErrAway},
+		"endless error":         {liar.Lie{Instead: &liar.Answer{Status: 400, Body: make([]byte, maxText+1)}}, backend.ErrAway},
+		"redirect": {liar.Lie{Instead: &liar.Answer{Status: 307, Header: http.Header{"Location": {"http://127.0.0.1:1/"}}}},
+			backend.ErrAway},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t)
+			st := b.store(t, "", quick)
+			b.objects.Plant("k", body)
+			b.SetHook(always(liar.Get, c.lie))
+			got, err := st.GetRange(t.Context(), "k", 50, 100)
+			mustBe(t, err, c.kind)
+			if got != nil {
+				t.Fatalf("%d bytes of a lie", len(got))
+			}
+			b.SetHook(times(1, liar.Get, c.lie))
+			got, err = st.GetRange(t.Context(), "k", 50, 100)
+			if err == nil && !bytes.Equal(got, body[50:150]) {
+				t.Fatal("wrong bytes after a lie")
+			}
+		})
+	}
+}
+
+func mustBe(t *testing.T, err, kind error) {
+	t.Helper()
+	if !errors.Is(err, kind) {
+		t.Fatalf("got %v, want %v", err, kind)
+	}
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		t.Fatalf("%v has an errno in its chain", err)
+	}
+	if err != nil && strings.Contains(err.Error(), "secret-name") {
+		t.Fatalf("%v contains the key", err)
+	}
+}
+
+func TestLyingGets(t *testing.T) {
+	body := backendtest.Bytes("object", 1000)
+	for name, c := range map[string]struct {
+		lie  liar.Lie
+		kind error
+	}{
+		"shorter than it says": {bend(func(a *liar.Answer) { a.Body = a.Body[:9]; a.Header.Set("Content-Length", "1000") }), backend.ErrShort},
+		"too large":            {bend(func(a *liar.Answer) { a.Body = append(a.Body, 0) }), backend.ErrTooLarge},
+		"too large, no length": {bend(func(a *liar.Answer) { a.Body, a.Chunked = append(a.Body, 0), true }), backend.ErrTooLarge},
+		"huge length":          {bend(func(a *liar.Answer) { a.Header.Set("Content-Length", "9000000000000000000") }), backend.ErrTooLarge},
+		"reset":                {bend(func(a *liar.Answer) { a.Cut = true }), backend.ErrAway},
+		"not S3":               {liar.Lie{Instead: &liar.Answer{Status: 404}}, backend.ErrAway},
+		"header garbage":       {bend(func(a *liar.Answer) { a.Header.Set("Last-Modified", "long ago") }), backend.ErrAway},
+		"501":                  {instead(501, "NotImplemented"), backend.ErrAway},
+		"412":                  {instead(412, "PreconditionFailed"), backend.ErrAway},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t)
+			b.objects.Plant("k", body)
+			b.SetHook(always(liar.Get, c.lie))
+			got, err := b.store(t, "", quick).Get(t.Context(), "k", 1000)
+			mustBe(t, err, c.kind)
+			if got != nil {
+				t.Fatalf("%d bytes of a lie", len(got))
+			}
+		})
+	}
+}
+
+// ETags and other headers of answers carry no weight.
+func TestRandomHeaders(t *testing.T) {
+	b := serve(t)
+	b.objects.Plant("k", []byte("body"))
+	b.SetHook(always(liar.Get, bend(func(a *liar.Answer) {
+		a.Header.Set("Etag", `"00"`)
+		a.Header.Set("Content-Encoding", "gzip")
+		a.Header.Set("Content-Type", "application/xml")
+		a.Header.Set("X-Amz-Checksum-Sha256", "AAAA")
+		a.Header.Set("X-Amz-Checksum-Crc32", "AAAAAA==")
+		a.Header.Set("Last-Modified", "Thu, 01 Jan 1970 00:00:00 GMT")
+		a.Header.Set("X-Amz-Meta-"+strings.Repeat("x", 500), strings.Repeat("y", 5000))
+	})))
+	got, err := b.store(t, "", quick).Get(t.Context(), "k", 10)
+	mustBe(t, err, nil)
+	if string(got) != "body" {
+		t.Fatalf("got %q", got)
+	}
+}
+
+// Create must be sent exactly as often as is safe.
+func TestCreateTries(t *testing.T) {
+	lost := bend(func(a *liar.Answer) { *a = *liar.Error(500, "InternalError") })
+	for name, c := range map[string]struct {
+		hook  liar.Hook
+		kind  error
+		sent  int
+		there bool
+	}{
+		"truth":               {nil, nil, 1, true},
+		"conflict once":       {times(1, liar.Create, instead(409, "ConditionalRequestConflict")), nil, 2, true},
+		"conflict, bare":      {times(2, liar.Create, liar.Lie{Instead: &liar.Answer{Status: 409}}), nil, 3, true},
+		"conflict for ever":   {always(liar.Create, instead(409, "ConditionalRequestConflict")), backend.ErrAway, 3, false},
+		"damaged on its way":  {times(1, liar.Create, instead(400, "BadDigest")), nil, 2, true},
+		"500, not done":       {always(liar.Create, instead(500, "InternalError")), backend.ErrAway, 1, false},
+		"500, done":           {always(liar.Create, lost), backend.ErrAway, 1, true},
+		"503":                 {always(liar.Create, instead(503, "SlowDown")), backend.ErrAway, 1, false},
+		"no answer, done":     {always(liar.Create, bend(func(a *liar.Answer) { a.Cut = true })), backend.ErrAway, 1, true},
+		"not implemented":     {always(liar.Create, instead(501, "NotImplemented")), backend.ErrUnsupported, 1, false},
+		"exists":              {always(liar.Create, instead(412, "PreconditionFailed")), backend.ErrExist, 1, false},
+		"exists, bare":        {always(liar.Create, liar.Lie{Instead: &liar.Answer{Status: 412}}), backend.ErrExist, 1, false},
+		"denied":              {always(liar.Create, instead(403, "AccessDenied")), backend.ErrDenied, 1, false},
+		"200 with error page": {always(liar.Create, liar.Lie{Instead: &liar.Answer{Status: 200, Body: liar.Error(0, "InternalError").Body}}), backend.ErrAway, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t)
+			b.SetHook(c.hook)
+			mustBe(t, b.store(t, "", quick).Create(t.Context(), "secret-name", []byte("body")), c.kind)
+			if n := len(b.Log()); n != c.sent {
+				t.Errorf("sent %d times, want %d", n, c.sent)
+			}
+			if there := b.objects.Peek("secret-name") != nil; there != c.there {
+				t.Errorf("object is there: %v", there)
+			}
+		})
+	}
+}
+
+func TestPutTries(t *testing.T) {
+	body := backendtest.Bytes("pack", 3<<20)
+	sum := sha256.Sum256(body)
+	for name, lie := range map[string]liar.Lie{
+		"500":         instead(500, "InternalError"),
+		"503":         instead(503, "SlowDown"),
+		"conflict":    instead(409, "OperationAborted"),
+		"damaged":     instead(400, "XAmzContentSHA256Mismatch"),
+		"answer lost": bend(func(a *liar.Answer) { *a = *liar.Error(500, "InternalError") }),
+		"no answer":   bend(func(a *liar.Answer) { a.Cut = true }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t)
+			b.SetHook(times(2, liar.Put, lie))
+			mustBe(t, b.store(t, "", quick).Put(t.Context(), "secret-name", body, sum), nil)
+			if got := b.objects.Peek("secret-name"); !bytes.Equal(got, body) {
+				t.Fatal("other bytes arrived")
+			}
+			b.SetHook(always(liar.Put, lie))
+			if err := b.store(t, "", quick).Put(t.Context(), "secret-name", body, sum); err == nil {
+				t.Fatal("no error")
+			}
+			if n := len(b.Log()); n != 6 {
+				t.Fatalf("sent %d times, want 3 + 3", n)
+			}
+		})
+	}
+}
+
+// What is sent is fixed: signed payload hash and checksum, no chunked trailer,
+// no Expect.
+func TestPutHeaders(t *testing.T) {
+	b := serve(t)
+	body := backendtest.Bytes("pack", 5<<20)
+	mustBe(t, b.store(t, "", quick).Put(t.Context(), "k", body, sha256.Sum256(body)), nil)
+	h := b.Log()[0].Header
+	for _, name := range []string{"Expect", "X-Amz-Trailer", "Content-Encoding", "X-Amz-Checksum-Crc32", "X-Amz-Sdk-Checksum-Algorithm"} {
+		if h.Get(name) != "" {
+			t.Errorf("%s: %s", name, h.Get(name))
+		}
+	}
+	if !strings.Contains(h.Get("Authorization"), "x-amz-checksum-sha256") ||
+		!strings.Contains(h.Get("Authorization"), "x-amz-content-sha256") {
+		t.Errorf("not signed: %s", h.Get("Authorization"))
+	}
+}
+
+func TestSilence(t *testing.T) {
+	tune := quick
+	tune.tries = 1
+	for name, c := range map[string]struct {
+		header, stall time.Duration
+		lie           liar.Lie
+	}{
+		"no answer":       {50 * time.Millisecond, time.Minute, liar.Lie{Hang: true}},
+		"dead connection": {time.Minute, 50 * time.Millisecond, liar.Lie{Hang: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t)
+			b.objects.Plant("k", []byte("body"))
+			b.SetHook(func(liar.Request) liar.Lie { return c.lie })
+			tune.header, tune.stall = c.header, c.stall
+			st := b.store(t, "", tune)
+			_, err := st.Get(t.Context(), "k", 10)
+			mustBe(t, err, backend.ErrAway)
+			mustBe(t, st.Create(t.Context(), "secret-name", []byte("x")), backend.ErrAway)
+			if errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal("our own deadline looks like the caller's")
+			}
+		})
+	}
+}
+
+func TestCancelWhileWaiting(t *testing.T) {
+	b := serve(t)
+	st := b.store(t, "", quick)
+	for name, call := range map[string]func(context.Context) error{
+		"get":    func(ctx context.Context) error { _, err := st.Get(ctx, "k", 10); return err },
+		"create": func(ctx context.Context) error { return st.Create(ctx, "k", []byte("x")) },
+		"put":    func(ctx context.Context) error { return st.Put(ctx, "k", []byte("x"), sha256.Sum256([]byte("x"))) },
+		"list":   func(ctx context.Context) error { return st.List(ctx, "", nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			before := len(b.Log())
+			b.SetHook(func(liar.Request) liar.Lie { cancel(); return liar.Lie{Hang: true} })
+			mustBe(t, call(ctx), context.Canceled)
+			if n := len(b.Log()); n != before+1 {
+				t.Fatalf("%d requests after the cancel", n-before-1)
+			}
+		})
+	}
+}
+
+func TestCancelBetweenTries(t *testing.T) {
+	b := serve(t)
+	tune := quick
+	tune.pause = time.Hour
+	st := b.store(t, "", tune)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.SetHook(func(liar.Request) liar.Lie {
+		return bend(func(a *liar.Answer) {
+			*a = *liar.Error(409, "ConditionalRequestConflict")
+			time.AfterFunc(20*time.Millisecond, cancel)
+		})
+	})
+	mustBe(t, st.Create(ctx, "secret-name", []byte("x")), context.Canceled)
+	if n := len(b.Log()); n != 1 {
+		t.Fatalf("%d requests", n)
+	}
+}
+
+// The store's own retries must not outlive a call and then send other bytes.
+func TestBodyAfterTheCall(t *testing.T) {
+	b := newBody([]byte("mine"))
+	p := make([]byte, 2)
+	if n, err := b.Read(p); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	b.retire()
+	if n, err := b.Read(p); n != 0 || err != errRetired {
+		t.Fatal(n, err)
+	}
+	if _, err := b.Seek(0, 0); err != errRetired {
+		t.Fatal(err)
+	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "http://" + l.Addr().String()
+	l.Close()
+	st := (&bench{url: url}).store(t, "", quick)
+	_, err = st.Get(t.Context(), "secret-name", 10)
+	mustBe(t, err, backend.ErrAway)
+	mustBe(t, st.Create(t.Context(), "secret-name", []byte("x")), backend.ErrAway)
+	mustBe(t, st.List(t.Context(), "", nil), backend.ErrAway)
+	mustBe(t, backend.Probe(t.Context(), st), backend.ErrAway)
+}
+
+func TestFreshConnections(t *testing.T) {
+	b := serve(t)
+	b.objects.Plant("k", []byte("body"))
+	st := b.store(t, "", quick)
+	remotes := func(ctx context.Context) int {
+		seen := map[string]bool{}
+		for range 4 {
+			before := len(b.Log())
+			if _, err := st.Get(ctx, "k", 10); err != nil {
+				t.Fatal(err)
+			}
+			seen[b.Log()[before].Remote] = true
+		}
+		return len(seen)
+	}
+	if n := remotes(t.Context()); n != 1 {
+		t.Errorf("ordinary reads used %d connections", n)
+	}
+	if n := remotes(backend.Fresh(t.Context())); n != 4 {
+		t.Errorf("fresh reads used %d connections", n)
+	}
+}
+
+func TestLyingListings(t *testing.T) {
+	xml := func(body string) liar.Lie {
+		return liar.Lie{Instead: &liar.Answer{Status: 200, Body: []byte("<ListBucketResult>" + body + "</ListBucketResult>")}}
+	}
+	for name, c := range map[string]struct {
+		lie  liar.Lie
+		kind error
+	}{
+		"outside":  {xml("<Contents><Key>elsewhere/k</Key><Size>1</Size></Contents>"), backend.ErrShort},
+		"no token": {xml("<IsTruncated>true</IsTruncated>"), backend.ErrShort},
+		"loop":     {xml("<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>"), backend.ErrShort},
+		"half":     {liar.Lie{Instead: &liar.Answer{Status: 200, Body: []byte("<ListBucketResult><Contents>")}}, backend.ErrAway},
+		"endless":  {liar.Lie{Instead: &liar.Answer{Status: 200, Body: bytes.Repeat([]byte("<x>"), maxText/3+1)}}, backend.ErrAway},
+		"empty":    {xml(""), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t)
+			b.SetHook(always(liar.List, c.lie))
+			mustBe(t, b.store(t, "p", quick).List(t.Context(), "", func(string, int64) error { return nil }), c.kind)
+		})
+	}
+}
+
+// A store that ignores conditions, or whose races have two winners, is found.
+func TestProbeRefuses(t *testing.T) {
+	for name, hook := range map[string]mem.Hook{
+		"ignores conditions": func(mem.Request) mem.Answer { return mem.Answer{Accept: true} },
+		"two winners": func(r mem.Request) mem.Answer {
+			return mem.Answer{Accept: r.Verb == mem.Create && r.N > 4}
+		},
+		"forgets": func(r mem.Request) mem.Answer { return mem.Answer{Drop: r.Verb == mem.Create} },
+		"says all exists": func(r mem.Request) mem.Answer {
+			return mem.Answer{Before: map[bool]error{true: backend.ErrExist}[r.Verb == mem.Create]}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := serve(t)
+			b.objects.SetHook(hook)
+			mustBe(t, backend.Probe(t.Context(), b.store(t, "", quick)), backend.ErrUnsupported)
+			if keys := b.objects.Keys(); len(keys) != 0 {
+				t.Fatalf("the probe left %v", keys)
+			}
+		})
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	b := serve(t)
+	spec, _ := backend.Parse("s3://bucket?endpoint=" + b.url)
+	cfg := staticConfig("", "")
+	st, err := open(spec, cfg, quick)
+	mustBe(t, err, nil)
+	_, err = st.Get(t.Context(), "secret-name", 10)
+	mustBe(t, err, backend.ErrDenied)
+	cfg.Credentials = nil
+	st, err = open(spec, cfg, quick)
+	mustBe(t, err, nil)
+	mustBe(t, st.Create(t.Context(), "secret-name", []byte("x")), backend.ErrDenied)
+	if n := len(b.Log()); n != 0 {
+		t.Fatalf("%d requests without credentials", n)
+	}
+}
+
+func TestManyConnections(t *testing.T) {
+	b := serve(t)
+	st := b.store(t, "", quick)
+	var wg sync.WaitGroup
+	errs := make([]error, 64)
+	for i := range errs {
+		wg.Go(func() { errs[i] = st.Create(t.Context(), fmt.Sprintf("k/%d", i), []byte("x")) })
+	}
+	wg.Wait()
+	mustBe(t, errors.Join(errs...), nil)
+}
