@@ -7,8 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-
-	"kist/crypto/seal"
 )
 
 const (
@@ -58,7 +56,7 @@ func ParseIdentity(id IdentityID, seq uint64, raw []byte) (*IdentityState, error
 	if identityOf(s.Master) != id || s.Head.Seq != seq {
 		return nil, fmt.Errorf("%w: it stands under a name that is not its own", ErrIdentity)
 	}
-	if verify(s.Master, seal.SigMessage(seal.LabelSigIdentity, statement), sig) != nil {
+	if verify(s.Master, statementMessage(statement), sig) != nil {
 		return nil, fmt.Errorf("%w: bad signature", ErrIdentity)
 	}
 	if !s.sound() {

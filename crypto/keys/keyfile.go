@@ -29,7 +29,9 @@ func NewKeyfile(stretch Stretcher, p Params, pass []byte, s *Session, m *Master)
 		return nil, err
 	}
 	defer kek.Wipe()
-	k.sealMain(kek, s)
+	if err := k.sealMain(kek, s); err != nil {
+		return nil, err
+	}
 	k.sealMaster(kek, m)
 	return k, nil
 }
@@ -91,7 +93,9 @@ func (k *Keyfile) Update(stretch Stretcher, pass []byte, change func(*Session) e
 	}
 	s.Version++
 	next := &Keyfile{header: k.header, master: k.master}
-	next.sealMain(kek, s)
+	if err := next.sealMain(kek, s); err != nil {
+		return nil, err
+	}
 	return next, nil
 }
 
@@ -105,15 +109,9 @@ func (k *Keyfile) Export(stretch Stretcher, pass []byte) (*Keyfile, error) {
 }
 
 // WithDevice returns the keyfile with a new device for this machine, whose key is
-// still to be certified. It refuses a bad name with [ErrInput].
+// still to be certified. A bad name is [ErrInput].
 func (k *Keyfile) WithDevice(stretch Stretcher, pass []byte, name string, machine [32]byte) (*Keyfile, error) {
-	if !ValidName(name) {
-		return nil, ErrInput
-	}
-	return k.Update(stretch, pass, func(s *Session) error {
-		s.SetDevice(name, machine)
-		return nil
-	})
+	return k.Update(stretch, pass, func(s *Session) error { return s.SetDevice(name, machine) })
 }
 
 // Reseal returns the keyfile under another passphrase or cost, with a new salt.
@@ -144,10 +142,15 @@ func (k *Keyfile) kek(stretch Stretcher, pass []byte) (seal.Key, error) {
 	return seal.DeriveKey(x, seal.LabelPassphraseKey, ctx), nil
 }
 
-func (k *Keyfile) sealMain(kek seal.Key, s *Session) {
+// sealMain refuses, with [ErrInput], what could not be opened again.
+func (k *Keyfile) sealMain(kek seal.Key, s *Session) error {
 	pt := s.encode()
 	defer clear(pt)
+	if _, ok := decodeSession(pt); !ok {
+		return ErrInput
+	}
 	k.main = seal.SealK(kek, seal.LabelKeyfile, k.header.encode(), pt)
+	return nil
 }
 
 func (k *Keyfile) openMain(kek seal.Key) (*Session, error) {

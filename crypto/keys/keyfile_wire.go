@@ -78,7 +78,7 @@ func ParseKeyfile(raw []byte) (*Keyfile, error) {
 // encode is the plaintext of the main section. Beside each seed stands its public
 // half or a hash of it, to be compared when it is opened.
 func (s *Session) encode() []byte {
-	b := make([]byte, 0, 4<<10)
+	b := make([]byte, 0, 512+len(s.userKeys)*(4+32+sha256.Size)) // never moves: one copy to wipe
 	b = append(b, mainVersion)
 	b = binary.BigEndian.AppendUint64(b, s.Version)
 	b = append(b, s.master...)

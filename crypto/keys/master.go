@@ -36,7 +36,11 @@ func (Master) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 func (Master) LogValue() slog.Value       { return slog.StringValue(redacted) }
 
 func (m *Master) sign(statement []byte) []byte {
-	return append(statement, signWith(m.seed, seal.SigMessage(seal.LabelSigIdentity, statement))...)
+	return append(statement, signWith(m.seed, statementMessage(statement))...)
+}
+
+func statementMessage(statement []byte) []byte {
+	return seal.SigMessage(seal.LabelSigIdentity, statement)
 }
 
 const redacted = "[redacted]"

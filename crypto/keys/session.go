@@ -45,12 +45,16 @@ func NewSession(store StoreID, user string, m *Master) *Session {
 
 // SetDevice makes a device of this machine: new device key, new local keys, new
 // state id. Whatever was sealed under the former local keys is lost. The key
-// still has to be certified, see DevicePublic.
-func (s *Session) SetDevice(name string, machine [32]byte) {
+// still has to be certified, see DevicePublic. A bad name is [ErrInput].
+func (s *Session) SetDevice(name string, machine [32]byte) error {
+	if !ValidName(name) {
+		return ErrInput
+	}
 	s.device, s.installed = seal.NewKey(), seal.NewKey()
 	rand.Read(s.State[:])
 	s.Machine, s.DeviceName = machine, name
-	s.Device = deviceOf(s.DevicePublic())
+	s.Device = deviceOf(publicOf(s.device))
+	return nil
 }
 
 func (s *Session) dropDevice() {

@@ -10,7 +10,9 @@ import (
 )
 
 // WrapSize is the length of a wrapped epoch secret.
-const WrapSize = 1120 + 32 + 16
+const WrapSize = encSize + 32 + 16
+
+const encSize = 1120
 
 // Wrap seals an epoch secret to a public encryption key. info and aad must be the
 // same at [Session.Unwrap]; info names the purpose (vault, epoch, owner), aad
@@ -50,7 +52,7 @@ func (s *Session) Unwrap(wrapped, info, aad []byte) (seal.Key, error) {
 
 func unwrap(seed seal.Key, wrapped, info, aad []byte) (seal.Key, error) {
 	private := userPrivate(seed)
-	enc, ct := wrapped[:1120], wrapped[1120:]
+	enc, ct := wrapped[:encSize], wrapped[encSize:]
 	r, err := hpke.NewRecipient(enc, private, hpke.HKDFSHA256(), hpke.AES256GCM(), wrapInfo(private.PublicKey().Bytes(), info))
 	if err != nil {
 		return seal.Key{}, seal.ErrUnseal
@@ -65,8 +67,9 @@ func unwrap(seed seal.Key, wrapped, info, aad []byte) (seal.Key, error) {
 
 func wrapInfo(public, info []byte) []byte {
 	sum := sha256.Sum256(public)
-	out := append([]byte(seal.LabelWrap), 0)
-	return append(append(out, sum[:]...), info...)
+	out := append([]byte(nil), seal.LabelWrap...)
+	out = append(append(out, 0), sum[:]...)
+	return append(out, info...)
 }
 
 // EpochCommitment fixes an epoch secret without showing it: members compare it

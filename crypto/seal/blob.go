@@ -110,8 +110,7 @@ func blobData(pt []byte, codec uint8, plainLen int) ([]byte, error) {
 }
 
 func blobAAD(vault VaultID, kind uint8) []byte {
-	aad := make([]byte, 0, len(LabelBlob)+2+len(vault))
-	aad = append(aad, LabelBlob...)
+	aad := append(make([]byte, 0, 48), LabelBlob...)
 	aad = append(aad, suite, kind)
 	return append(aad, vault[:]...)
 }

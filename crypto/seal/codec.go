@@ -29,6 +29,7 @@ var (
 			zstd.WithEncoderLevel(zstd.SpeedFastest),
 			zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
 			zstd.WithWindowSize(MaxPlain),
+			zstd.WithSingleSegment(true), // states the content size, always
 			zstd.WithLowerEncoderMem(true),
 			zstd.WithEncoderCRC(false)) // GCM has checked every bit
 		if err != nil {
@@ -53,8 +54,8 @@ var (
 // compressible looks at a few pieces of the data, because looking at all of it
 // costs as much as compressing.
 func compressible(data []byte) bool {
-	if len(data) < 64 {
-		return false
+	if len(data) <= minData {
+		return false // it would be padded to the same size
 	}
 	if len(data) <= sampleLen*sampleCount {
 		return compress.Estimate(data) >= tooRandom
@@ -73,7 +74,7 @@ func compressible(data []byte) bool {
 func encode(dst, data []byte) ([]byte, uint8) {
 	if compressible(data) {
 		out := encoder().EncodeAll(data, dst)
-		if len(out)-len(dst) <= len(data)-len(data)/16 {
+		if n := len(out) - len(dst); n <= len(data)-len(data)/16 && paddedData(n) < paddedData(len(data)) {
 			return out, CodecZstd
 		}
 	}

@@ -1,29 +1,29 @@
 package seal
 
 // Label says what a key, a hash or a signature is for. Every label of the
-// product stands in the list below and serves one purpose: one place outside
-// tests makes something with it, and at most one place opens or verifies that.
-// A test reads the sources and holds this.
+// product stands in the lists below, one list a package, and serves one purpose:
+// one place outside tests makes something with it, and at most one place opens
+// or verifies that. A test reads the sources and holds this.
 type Label string
 
-// Labels of crypto/seal and crypto/keys.
+// Labels of crypto/seal.
 const (
 	LabelBlob Label = "kist/1/blob" // associated data of blobs
+)
 
-	LabelIdentity    Label = "kist/1/identity"     // identity id
-	LabelDevice      Label = "kist/1/device"       // device id
-	LabelSigIdentity Label = "kist/1/sig/identity" // master key signs a statement
-
-	LabelPassphraseKey Label = "kist/1/kek-pw"      // stretched passphrase → keyfile key
-	LabelKeyfile       Label = "kist/1/keyfile"     // main section
-	LabelKeyfileMaster Label = "kist/1/keyfile-msk" // master section
-
-	LabelWrap            Label = "kist/1/wrap"      // epoch secret for a member
-	LabelEpochCommitment Label = "kist/1/es-commit" // commitment to an epoch secret
-
-	LabelCacheKey   Label = "kist/1/key/cache" // from the installation secret
-	LabelJournalKey Label = "kist/1/key/journal"
-	LabelTrustKey   Label = "kist/1/key/trust"
+// Labels of crypto/keys.
+const (
+	LabelIdentity        Label = "kist/1/identity"     // identity id
+	LabelDevice          Label = "kist/1/device"       // device id
+	LabelSigIdentity     Label = "kist/1/sig/identity" // master key signs a statement
+	LabelPassphraseKey   Label = "kist/1/kek-pw"       // stretched passphrase → keyfile key
+	LabelKeyfile         Label = "kist/1/keyfile"      // seals the main section
+	LabelKeyfileMaster   Label = "kist/1/keyfile-msk"  // seals the master section
+	LabelWrap            Label = "kist/1/wrap"         // epoch secret for a member
+	LabelEpochCommitment Label = "kist/1/es-commit"    // fixes an epoch secret
+	LabelCacheKey        Label = "kist/1/key/cache"    // from the installation secret
+	LabelJournalKey      Label = "kist/1/key/journal"  // from the installation secret
+	LabelTrustKey        Label = "kist/1/key/trust"    // from the installation secret
 )
 
 // Labels of fs/log.
@@ -38,13 +38,25 @@ const (
 	LabelTrust      Label = "kist/1/trust"       // seals a copy of the trust file
 )
 
-// Labels of fs, fs/pack, fs/journal and cache.
+// Labels of fs/pack.
 const (
-	LabelFooterKey      Label = "kist/1/key/footer"      // from the epoch secret
-	LabelFooter         Label = "kist/1/footer"          // seals a pack's footer
-	LabelDedupKey       Label = "kist/1/key/dedup"       // from the epoch secret
+	LabelFooterKey Label = "kist/1/key/footer" // from the epoch secret
+	LabelFooter    Label = "kist/1/footer"     // seals a pack's footer
+)
+
+// Labels of fs.
+const (
+	LabelDedupKey Label = "kist/1/key/dedup" // from the epoch secret
+)
+
+// Labels of fs/journal.
+const (
 	LabelJournalSegment Label = "kist/1/journal-segment" // seals a segment's random key
-	LabelCacheNameKey   Label = "kist/1/key/cache-name"  // names rows of the cache
-	LabelCacheRow       Label = "kist/1/cache-row"       // seals a row's value
-	LabelCacheFile      Label = "kist/1/cache-file"      // seals a block file's random key
+)
+
+// Labels of cache.
+const (
+	LabelCacheNameKey Label = "kist/1/key/cache-name" // names rows
+	LabelCacheRow     Label = "kist/1/cache-row"      // seals a row's value
+	LabelCacheFile    Label = "kist/1/cache-file"     // seals a block file's random key
 )
