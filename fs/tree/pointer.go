@@ -81,7 +81,7 @@ func (p *Pointer) ok(kind uint8) bool {
 	}
 	return p.Kind == kind && p.Codec <= 1 &&
 		p.PlainLen > 0 && p.PlainLen <= limit &&
-		p.SealedLen > 0 && p.SealedLen <= seal.MaxBlob &&
+		p.SealedLen >= seal.MinBlob && p.SealedLen <= seal.MaxBlob &&
 		uint64(p.Offset)+uint64(p.SealedLen) <= MaxPack
 }
 

@@ -158,8 +158,8 @@ func (s *Sealing) place(kind uint8, b seal.Blob) (placed, error) {
 	}}, err
 }
 
-// worstSealed is the sealed size of the largest page: nonce, tag, codec, length.
-var worstSealed = seal.Padded(5+MaxPage) + 28
+// worstSealed is the sealed size of the largest page.
+var worstSealed = seal.Padded(MaxPage) + seal.OverheadBlob
 
 func sealMap[V any, C Codec[V]](s *Sealing, m Map[V, C], bound string) error {
 	if m.root == nil || isPlaced(s, m.root) {
