@@ -11,8 +11,8 @@ import (
 	"kist/crypto/seal"
 )
 
-// writeOut is how much gathers in memory before it is written.
-const writeOut = 1 << 20
+// writeOut is how much gathers in memory before it is written: 1 MiB.
+func (j *Journal) writeOut() int64 { return max(j.opt.Unsynced/32, 1) }
 
 // Append orders one record. It is durable after the next Sync. Most calls
 // only copy into memory; one that meets a full segment or too much unsynced
@@ -37,13 +37,13 @@ func (j *Journal) Append(kind uint8, meta, payload []byte, flags Flags) (Rec, er
 		return Rec{}, err
 	}
 	rec := j.enqueue(p)
-	full := j.unwrit >= writeOut
+	full := j.unwrit >= j.writeOut()
 	j.mu.Unlock()
 
 	// A failure here is kept in the segment and met by the next call: this
 	// record was taken.
 	if full && j.io.TryLock() {
-		_ = j.write(writeOut)
+		_ = j.write(j.writeOut())
 		j.io.Unlock()
 	}
 	return rec, nil
@@ -175,7 +175,8 @@ func (j *Journal) dropSpare() bool {
 }
 
 // create makes the next segment file, durable and empty, with space for size
-// bytes of records. j.mu is held.
+// bytes of records. When it fails so late that the name may be there, it
+// returns the failed segment with the error. j.mu is held.
 func (j *Journal) create(after Pos, size int64) (*segment, error) {
 	h := header{id: j.id, number: j.next, first: after.N + 1, run: after.Run}
 	j.next++
@@ -192,29 +193,28 @@ func (j *Journal) create(after Pos, size int64) (*segment, error) {
 	}
 	s := &segment{
 		coder: coder{h.number, seal.NewStream(key)},
-		file:  f, first: h.first, run: h.run, end: headerSize,
+		file:  f, first: h.first, run: h.run, end: headerSize, synced: headerSize,
 	}
-	if err := j.settle(s, h.encode(j.key, j.opt.Vault, key), size); err != nil {
+	if err := j.prepare(s, h.encode(j.key, j.opt.Vault, key), size); err != nil {
 		f.Close()
 		return nil, err
 	}
-	return s, nil
+	err = j.disk.Rename(nameNew, s.name())
+	if err == nil {
+		err = j.disk.SyncDir()
+	}
+	s.failed = err != nil
+	return s, err
 }
 
-// settle writes the header and gives the file its name, in an order that
-// leaves no moment in which a named segment lacks its header.
-func (j *Journal) settle(s *segment, head []byte, size int64) error {
+// prepare writes the header before the file gets its name: so there is no
+// moment in which a named segment lacks it.
+func (j *Journal) prepare(s *segment, head []byte, size int64) error {
 	if err := s.allocate(headerSize + size); err != nil {
 		return err
 	}
 	if _, err := s.file.WriteAt(head, 0); err != nil {
 		return err
 	}
-	if err := s.file.Sync(); err != nil {
-		return err
-	}
-	if err := j.disk.Rename(nameNew, s.name()); err != nil {
-		return err
-	}
-	return j.disk.SyncDir()
+	return s.file.Sync()
 }

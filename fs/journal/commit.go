@@ -105,7 +105,9 @@ func (j *Journal) acknowledge(n int) {
 	for _, p := range j.queue[:n] {
 		j.bytes -= int64(p.size())
 	}
-	j.durable = j.queue[n-1].pos
+	last := j.queue[n-1]
+	j.durable = last.pos
+	j.cur().synced = int64(last.off) + int64(last.size())
 	j.queue = append([]*pending(nil), j.queue[n:]...)
 	j.written -= n
 }
@@ -151,7 +153,7 @@ func (j *Journal) batch() ([]*pending, int64) {
 	size := int64(0)
 	for i := j.written; i < len(j.queue); i++ {
 		size += int64(j.queue[i].size())
-		if size >= writeOut {
+		if size >= j.writeOut() {
 			return j.queue[j.written : i+1], size
 		}
 	}
@@ -159,21 +161,22 @@ func (j *Journal) batch() ([]*pending, int64) {
 }
 
 // advance starts a new segment after the last durable record and places all
-// others in it. j.io and j.mu are held. A failure may leave the new name
-// behind, which ends the current segment in replay: so nothing more may be
-// written to that one.
+// others in it. j.io and j.mu are held. When it fails, the current segment is
+// a failed one: a name may be left behind that ends the older segment in
+// replay, so nothing more may be written to that.
 func (j *Journal) advance() error {
 	old := j.cur()
 	s, err := j.create(j.durable, j.bytes)
-	if err != nil {
+	if s == nil {
 		old.failed = true
 		return err
 	}
-	if len(j.queue) > 0 {
-		old.end = int64(j.queue[0].off)
-	}
+	old.end = old.synced
 	_ = old.file.Truncate(old.end) // only gives back space: what is behind is written again
 	j.segs = append(j.segs, s)
+	if err != nil {
+		return err
+	}
 	j.written, j.unwrit = 0, j.bytes
 	for _, p := range j.queue {
 		p.off = uint32(s.end)

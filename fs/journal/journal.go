@@ -144,6 +144,7 @@ type segment struct {
 	first   uint64
 	run     [32]byte
 	end     int64 // bytes of header and records, unwritten ones included
+	synced  int64 // bytes up to the last record synced
 	alloc   int64
 	failed  bool // a write or sync failed: nothing more goes in
 	damaged bool // .dmg

@@ -88,6 +88,7 @@ func (j *Journal) candidate(name string) (*candidate, error) {
 		f.Close()
 		return nil, err
 	}
+	c.synced = c.end
 	h, key, err := decodeHeader(j.key, j.opt.Vault, b[:n])
 	if err == nil && h.number == number {
 		c.ok, c.id, c.first, c.run = true, h.id, h.first, h.run
@@ -112,9 +113,7 @@ func (j *Journal) open(found []*candidate) (*Replay, error) {
 		return nil, err
 	}
 	if len(kept) > 0 {
-		// What verified may so far be in the page cache only, and the next
-		// segment will say that it is durable.
-		if err := kept[len(kept)-1].file.Sync(); err != nil {
+		if err := kept[len(kept)-1].harden(r.End.N); err != nil {
 			return nil, err
 		}
 	}
@@ -175,6 +174,39 @@ func (j *Journal) replay(r *Replay, good []*candidate) ([]*candidate, error) {
 		return good[:i+1], nil
 	}
 	return good, nil
+}
+
+// harden makes the records up to last durable: they may be in the page cache
+// only, and the next segment will say that they are on disk. A sync alone is
+// not enough. If one failed before, the kernel holds pages that are neither on
+// disk nor marked for writing: so what is not proven to be synced is written
+// once more, byte for byte.
+func (s *segment) harden(last uint64) error {
+	synced, to := s.first-1, int64(headerSize)
+	starts := []int64{to} // of the record with number first + index
+	w, err := newWindow(s.file)
+	for n := s.first; err == nil && n <= last; n++ {
+		var r record
+		if r, err = s.read(w, to, false); err == nil {
+			synced = max(synced, r.synced)
+			to += int64(r.size())
+			starts = append(starts, to)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for from := starts[min(synced+1-s.first, last+1-s.first)]; from < to; {
+		b, err := w.bytes(from, int(min(windowSize, to-from)))
+		if err != nil {
+			return err
+		}
+		if _, err := s.file.WriteAt(b, from); err != nil {
+			return err
+		}
+		from += int64(len(b))
+	}
+	return s.file.Sync()
 }
 
 // lost says whether a record behind off proves that record n had been synced.

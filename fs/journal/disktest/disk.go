@@ -66,7 +66,6 @@ type inode struct {
 	data   []byte // as the running system sees it
 	synced []byte
 	writes []write // since synced
-	lost   bool    // a sync failed: data and synced may differ without writes
 	alloc  int64
 }
 
@@ -414,16 +413,12 @@ func (f *file) Sync() error {
 	if err != nil {
 		f.d.mu.Lock()
 		defer f.d.mu.Unlock()
-		f.f.writes, f.f.lost = nil, true
+		f.f.writes = nil // still to be read, never on disk
 		return err
 	}
 	defer f.d.mu.Unlock()
-	if f.f.lost {
-		for _, w := range f.f.writes {
-			f.f.synced = w.apply(f.f.synced)
-		}
-	} else {
-		f.f.synced = append(f.f.synced[:0], f.f.data...)
+	for _, w := range f.f.writes {
+		f.f.synced = w.apply(f.f.synced)
 	}
 	f.f.writes = nil
 	return nil
