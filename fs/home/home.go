@@ -75,8 +75,8 @@ const (
 
 // Root says where the state folders are.
 type Root struct {
-	state string // holds <store id>/
-	cache string // holds <store id>/; "" where the cache stands in the state folder
+	State string // holds <store id>/
+	Cache string // holds <store id>/; "" where the cache stands in the state folder
 }
 
 // Find reads the environment: $KIST_HOME, else $XDG_STATE_HOME and
@@ -84,7 +84,7 @@ type Root struct {
 func Find(getenv func(string) string) (Root, error) {
 	if dir := getenv("KIST_HOME"); dir != "" {
 		abs, err := filepath.Abs(dir)
-		return Root{state: abs}, err
+		return Root{State: abs}, err
 	}
 	state, err := xdg(getenv, "XDG_STATE_HOME", ".local/state")
 	if err != nil {
@@ -94,7 +94,7 @@ func Find(getenv func(string) string) (Root, error) {
 	if err != nil {
 		return Root{}, err
 	}
-	return Root{state: filepath.Join(state, "kist"), cache: filepath.Join(cache, "kist")}, nil
+	return Root{State: filepath.Join(state, "kist"), Cache: filepath.Join(cache, "kist")}, nil
 }
 
 // xdg follows the rules of the XDG base directories: a relative value counts
@@ -118,7 +118,7 @@ type Known struct {
 // List returns the stores known here, by id. Folders whose making was cut
 // short are left out.
 func (r Root) List() ([]Known, error) {
-	entries, err := os.ReadDir(r.state)
+	entries, err := os.ReadDir(r.State)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -130,7 +130,7 @@ func (r Root) List() ([]Known, error) {
 		if !validID(e.Name()) {
 			continue
 		}
-		spec, err := os.ReadFile(filepath.Join(r.state, e.Name(), storeName))
+		spec, err := os.ReadFile(filepath.Join(r.State, e.Name(), storeName))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -185,10 +185,10 @@ func (r Root) home(id string) (*Home, error) {
 	if !validID(id) {
 		return nil, fmt.Errorf("a store id has %d hexadecimal digits: %w", IDLen, ErrUnknown)
 	}
-	h := &Home{id: id, dir: filepath.Join(r.state, id)}
+	h := &Home{id: id, dir: filepath.Join(r.State, id)}
 	h.cache = filepath.Join(h.dir, "cache")
-	if r.cache != "" {
-		h.cache = filepath.Join(r.cache, id)
+	if r.Cache != "" {
+		h.cache = filepath.Join(r.Cache, id)
 	}
 	return h, nil
 }

@@ -179,13 +179,13 @@ func TestLock(t *testing.T) {
 	if held, err := h.Locked(); err != nil || !held {
 		t.Errorf("Locked() = %v, %v", held, err)
 	}
-	if err := h.Free(20 * time.Millisecond); !errors.Is(err, ErrInUse) {
+	if err := Free(h.Dir(), 20 * time.Millisecond); !errors.Is(err, ErrInUse) {
 		t.Errorf("Free while held: %v, want ErrInUse", err)
 	}
 	if err := l.Release(); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Free(time.Second); err != nil {
+	if err := Free(h.Dir(), time.Second); err != nil {
 		t.Errorf("Free after release: %v", err)
 	}
 }
@@ -208,8 +208,8 @@ func TestCopies(t *testing.T) {
 
 	// Beside it, as cp -a or a restored backup would make it.
 	other := root
-	other.state = t.TempDir()
-	if out, err := exec.Command("cp", "-a", h.Dir(), other.state).CombinedOutput(); err != nil {
+	other.State = t.TempDir()
+	if out, err := exec.Command("cp", "-a", h.Dir(), other.State).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	copied, err := other.home(testID)

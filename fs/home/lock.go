@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,8 +14,10 @@ import (
 type Lock struct{ f *os.File }
 
 // Lock takes that right: ErrInUse if another process has it.
-func (h *Home) Lock() (*Lock, error) {
-	f, err := os.OpenFile(h.Path(lockName), os.O_RDWR|os.O_CREATE, 0o600)
+func (h *Home) Lock() (*Lock, error) { return lockIn(h.dir) }
+
+func lockIn(dir string) (*Lock, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -31,11 +34,11 @@ func (h *Home) Lock() (*Lock, error) {
 // Release gives the right back.
 func (l *Lock) Release() error { return l.f.Close() }
 
-// Free waits until nobody holds the lock: ErrInUse after d.
-func (h *Home) Free(d time.Duration) error {
+// Free waits until nobody holds the lock of a state folder: ErrInUse after d.
+func Free(dir string, d time.Duration) error {
 	deadline := time.Now().Add(d)
 	for {
-		l, err := h.Lock()
+		l, err := lockIn(dir)
 		if err == nil {
 			return l.Release()
 		}

@@ -1,0 +1,135 @@
+package drive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"kist/crypto/keys"
+	"kist/fs/home"
+	"kist/fs/log"
+	"kist/fs/mount"
+)
+
+// MountConfig says what is mounted and how.
+type MountConfig struct {
+	Store      string // "": the only one known
+	Dir        string
+	ReadOnly   bool
+	AllowOther bool
+	FsyncStore bool  // fsync waits for the commit
+	CacheSize  int64 // bytes on disk
+}
+
+// Mount returns when the drive is mounted and usable, or with the reason why
+// not; the drive is then served by a process of its own. What can be refused
+// without the passphrase is refused before it is asked for.
+func Mount(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) error {
+	o, p, err := prepare(ctx, root, cfg, ask)
+	if err != nil {
+		return err
+	}
+	defer clear(o.Passphrase)
+	return launch(ctx, o, p.home.LogPath())
+}
+
+// Serve mounts and serves in this very process; ready is called when the mount
+// is usable.
+func Serve(ctx context.Context, root home.Root, cfg MountConfig, ask Asker, ready func() error) error {
+	o, _, err := prepare(ctx, root, cfg, ask)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, o, ready)
+}
+
+func prepare(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (order, place, error) {
+	none := order{}
+	var err error
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
+		return none, place{}, err
+	}
+	p, err := find(ctx, root, cfg.Store)
+	if err != nil {
+		return none, p, err
+	}
+	cfg.Store = p.spec.String()
+	if held, err := p.home.Locked(); err != nil || held {
+		if held {
+			err = fmt.Errorf("%w: this store is mounted on this machine already; nothing was changed", home.ErrInUse)
+		}
+		return none, p, err
+	}
+	if err := mount.Prepare(cfg.Dir); err != nil {
+		return none, p, err
+	}
+	if _, err := p.home.Check(); err != nil {
+		return none, p, err
+	}
+	if _, err := p.keyfile(); err != nil {
+		return none, p, err
+	}
+	pass, err := ask()
+	return order{cfg, root, pass}, p, err
+}
+
+// unlock opens the keyfile and makes sure that it belongs to this folder on
+// this machine.
+func (p place) unlock(pass []byte) (*keys.Session, error) {
+	k, err := p.keyfile()
+	if err != nil {
+		return nil, err
+	}
+	run, err := stretch()
+	if err != nil {
+		return nil, err
+	}
+	s, err := k.OpenMain(run, pass)
+	if err != nil {
+		return nil, err
+	}
+	if !s.HasDevice() {
+		return nil, fmt.Errorf("%w: it is an export without a device; run kist id device new", keys.ErrKeyfile)
+	}
+	return s, p.home.CheckAgainst(s.State, s.Machine)
+}
+
+// openTrust reads the device's memory, for verbs that work beside a mount.
+func (p place) openTrust(s *keys.Session) (*log.Trust, error) {
+	return log.OpenTrust(p.home.Files(), s.TrustKey(), s.Store)
+}
+
+// journalDir is the folder of the top vault's journal.
+func (p place) journalDir(s *keys.Session) string {
+	return filepath.Join(p.home.JournalDir(), fmt.Sprintf("%x", s.TopVault))
+}
+
+// gone is how long a daemon that has unmounted may take to end.
+const gone = 10 * time.Second
+
+// Umount brings everything into the store, unmounts, and returns when the
+// daemon has gone and its lock is free. An error before the unmount leaves the
+// drive mounted. A mount whose daemon has died is taken away.
+func Umount(ctx context.Context, dir string, noDrain bool, progress func(string)) error {
+	socket, err := controlOf(ctx, dir)
+	if errors.Is(err, ErrDead) {
+		return mount.Clear(dir)
+	}
+	if err != nil {
+		return err
+	}
+	if err := isTop(dir); err != nil {
+		return err
+	}
+	c, err := call(ctx, socket, request{Op: "umount", NoDrain: noDrain}, nil, progress)
+	if c == nil {
+		return err
+	}
+	defer c.Close()
+	if err != nil {
+		return err
+	}
+	return home.Free(filepath.Dir(socket), gone)
+}
