@@ -29,7 +29,7 @@ func (f *failure) Error() string { return f.kind.Error() + ": " + f.text }
 func (f *failure) Unwrap() error { return f.kind }
 
 func wrongRange(text string) error {
-	return &failure{kind: backend.ErrShort, text: text, again: true}
+	return &failure{kind: backend.ErrShort, text: text}
 }
 
 // errCredentials marks an error of the credentials themselves.
@@ -66,7 +66,7 @@ func (s *Store) explain(ctx context.Context, err error) error {
 	case errors.As(err, &resp) && resp.HTTPStatusCode() > 0:
 		return answered(resp.HTTPStatusCode(), code(err))
 	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
-		return wrongRange("the answer ended too early")
+		return &failure{kind: backend.ErrShort, text: "the answer ended too early", again: true}
 	}
 	return &failure{kind: backend.ErrAway, text: cause(err), again: true}
 }
@@ -101,6 +101,9 @@ var codes = map[string]failure{
 	"ExpiredToken":                 {kind: backend.ErrDenied, text: "the credentials have expired; renew them"},
 	"InvalidToken":                 {kind: backend.ErrDenied, text: "the credentials are not valid; renew them"},
 	"AuthorizationHeaderMalformed": {kind: backend.ErrDenied, text: "the request was signed for another region; set region="},
+	"InvalidAccessKeyId":           {kind: backend.ErrDenied, text: "it does not know the access key"},
+	"XAdminUserNotFound":           {kind: backend.ErrDenied, text: "it does not know the access key"}, // versitygw, with 404
+	"SignatureDoesNotMatch":        {kind: backend.ErrDenied, text: "the secret key is wrong"},
 	"RequestTimeout":               {kind: backend.ErrAway, text: "the upload stalled", again: true},
 }
 

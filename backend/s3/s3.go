@@ -364,12 +364,15 @@ func readUpTo(r io.Reader, limit int64) ([]byte, error) {
 }
 
 func readRange(out *s3.GetObjectOutput, off, n int64) ([]byte, error) {
+	got := aws.ToString(out.ContentRange)
+	if got == "" { // an error page, or a proxy that does not know ranges
+		return nil, &failure{kind: backend.ErrShort, text: "an answer without a range", again: true}
+	}
+	if !strings.HasPrefix(got, fmt.Sprintf("bytes %d-%d/", off, off+n-1)) {
+		return nil, wrongRange("an answer that is another range")
+	}
 	if out.ContentLength != nil && *out.ContentLength >= 0 && *out.ContentLength != n {
 		return nil, wrongRange("an answer of another length")
-	}
-	want := fmt.Sprintf("bytes %d-%d/", off, off+n-1)
-	if !strings.HasPrefix(aws.ToString(out.ContentRange), want) {
-		return nil, wrongRange("an answer that is another range, or none")
 	}
 	return readExactly(out.Body, n)
 }
