@@ -203,7 +203,7 @@ func (j *Journal) create(after Pos, size int64) (*segment, error) {
 	if err == nil {
 		err = j.disk.SyncDir()
 	}
-	s.failed = err != nil
+	s.failed, s.unsure = err != nil, err != nil
 	return s, err
 }
 

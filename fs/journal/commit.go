@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 var errFailed = errors.New("the segment failed before")
@@ -115,7 +116,6 @@ func (j *Journal) acknowledge(n int) {
 // write writes the queue out in pieces of about 1 MiB, as long as at least
 // atLeast bytes are unwritten. j.io is held.
 func (j *Journal) write(atLeast int64) error {
-	var buf []byte
 	for {
 		j.mu.Lock()
 		s := j.cur()
@@ -131,13 +131,13 @@ func (j *Journal) write(atLeast int64) error {
 		synced, off := j.durable.N, int64(batch[0].off)
 		j.mu.Unlock()
 
-		buf = buf[:0]
+		j.buf = slices.Grow(j.buf[:0], int(size))
 		for _, p := range batch {
 			f := p.frame
 			f.synced = synced
-			buf = s.append(buf, f, p.sum, p.data, p.payload)
+			j.buf = s.append(j.buf, f, p.sum, p.data, p.payload)
 		}
-		if _, err := s.file.WriteAt(buf, off); err != nil {
+		if _, err := s.file.WriteAt(j.buf, off); err != nil {
 			j.fail(s)
 			return err
 		}

@@ -108,7 +108,8 @@ type Journal struct {
 	opt  Options
 	id   [16]byte
 
-	io sync.Mutex // see the package comment
+	io  sync.Mutex // see the package comment
+	buf []byte     // what is being written; guarded by io
 
 	mu      sync.Mutex
 	segs    []*segment // oldest first; the last one is written to
@@ -147,6 +148,7 @@ type segment struct {
 	synced  int64 // bytes up to the last record synced
 	alloc   int64
 	failed  bool // a write or sync failed: nothing more goes in
+	unsure  bool // failed before its name was durable: it may not be there
 	damaged bool // .dmg
 	readers int
 	dropped bool // closed when the last reader is done

@@ -153,13 +153,14 @@ func (j *Journal) replay(r *Replay, good []*candidate) ([]*candidate, error) {
 			limit = good[i+1].first - 1
 		}
 		end, off, err := c.walk(limit, true, func(Record) error { return nil })
-		if err != nil && !errors.Is(err, errVerify) {
+		closed := errors.Is(err, errEnd)
+		if err != nil && !closed && !errors.Is(err, errVerify) {
 			return nil, err
 		}
 		r.End = end
 		r.spans = append(r.spans, span{&c.segment, end.N})
 		switch {
-		case end.N >= limit:
+		case end.N >= limit, last && closed:
 			continue
 		case last && !j.lost(c, off, end.N+1):
 			r.Cut += c.end - off

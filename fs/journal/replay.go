@@ -81,7 +81,7 @@ func (r *Replay) walk(sp span, last uint64, fn func(Record) error) error {
 	r.j.mu.Unlock()
 	defer r.j.release(sp.seg)
 	_, _, err := sp.seg.walk(last, false, fn)
-	if errors.Is(err, errVerify) {
+	if errors.Is(err, errVerify) || errors.Is(err, errEnd) {
 		return ErrDamaged
 	}
 	return err
@@ -148,7 +148,9 @@ func (j *Journal) inspect(name string) (AsideInfo, error) {
 		if err != nil {
 			return info, err
 		}
-		info.Records = append(info.Records, AsideRecord{r.n, r.kind, r.meta, r.frame.payload})
+		if !r.end {
+			info.Records = append(info.Records, AsideRecord{r.n, r.kind, r.meta, r.frame.payload})
+		}
 		off, n = at+int64(r.size()), r.n
 	}
 }

@@ -87,7 +87,8 @@ func (c coder) read(w *window, off int64, payload bool) (record, error) {
 }
 
 // walk reads records from the beginning of the segment up to limit and stops
-// with errVerify at the first that is not the expected one. It returns the
+// with errVerify at the first that is not the expected one, with errEnd at the
+// end mark. It returns the
 // place behind the last good record.
 func (s *segment) walk(limit uint64, payload bool, fn func(Record) error) (Pos, int64, error) {
 	pos, off := s.start(), int64(headerSize)
@@ -99,6 +100,9 @@ func (s *segment) walk(limit uint64, payload bool, fn func(Record) error) (Pos, 
 		}
 		if r.n != pos.N+1 {
 			return pos, off, errVerify
+		}
+		if r.end {
+			return pos, off, errEnd
 		}
 		next := Pos{r.n, nextRun(pos.Run, r.kind, r.data, r.sum)}
 		loc := Loc{r.n, s.number, uint32(off), r.meta, r.frame.payload}

@@ -20,9 +20,13 @@ const (
 	frameSize  = 8 + 8 + 1 + 1 + 4 + 4
 	sumSize    = sha256.Size
 	rawBit     = 1
+	endBit     = 2
 )
 
-var errVerify = errors.New("does not verify")
+var (
+	errVerify = errors.New("does not verify")
+	errEnd    = errors.New("end mark")
+)
 
 // header is the beginning of a segment; see docs/FORMAT.md.
 type header struct {
@@ -75,6 +79,7 @@ type frame struct {
 	synced  uint64
 	kind    uint8
 	raw     bool
+	end     bool // no record: the segment was closed in order
 	meta    uint32
 	payload uint32
 }
@@ -85,6 +90,9 @@ func (f frame) append(b []byte) []byte {
 	flags := byte(0)
 	if f.raw {
 		flags = rawBit
+	}
+	if f.end {
+		flags |= endBit
 	}
 	b = append(b, f.kind, flags)
 	b = binary.BigEndian.AppendUint32(b, f.meta)
@@ -99,11 +107,13 @@ func decodeFrame(b []byte) (frame, error) {
 		n:       binary.BigEndian.Uint64(b),
 		synced:  binary.BigEndian.Uint64(b[8:]),
 		kind:    b[16],
-		raw:     b[17] == rawBit,
+		raw:     b[17]&rawBit != 0,
+		end:     b[17]&endBit != 0,
 		meta:    binary.BigEndian.Uint32(b[18:]),
 		payload: binary.BigEndian.Uint32(b[22:]),
 	}
-	if b[17]&^rawBit != 0 || f.raw && f.payload == 0 || f.synced >= f.n ||
+	if b[17]&^(rawBit|endBit) != 0 || f.raw && f.payload == 0 ||
+		f.end && (f.meta > 0 || f.payload > 0 || f.kind > 0) || f.synced >= f.n ||
 		f.meta > MaxMeta || f.payload > MaxPayload {
 		return frame{}, errVerify
 	}
@@ -145,6 +155,15 @@ func (c coder) append(b []byte, f frame, sum [32]byte, meta, payload []byte) []b
 		return append(b, payload...)
 	}
 	return c.stream.Seal(b, 2*f.n+1, f.aad("data", c.number), payload)
+}
+
+const endSize = frameSize + sumSize + seal.OverheadStream
+
+// endMark follows the last record of a segment that was closed in order. It
+// proves that record to have been synced.
+func (c coder) endMark(last uint64) []byte {
+	f := frame{n: last + 1, synced: last, end: true}
+	return c.append(nil, f, sha256.Sum256(nil), nil, nil)
 }
 
 // openMeta returns the payload's hash and the meta.

@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"io/fs"
+	"slices"
 )
 
 // Trim says that records up to n are no longer needed. Whole segments go;
@@ -19,10 +20,7 @@ func (j *Journal) Trim(n uint64) error {
 		// A failure is met by the next Append; trimming goes on without it.
 		_ = j.advance()
 	}
-	var old []*segment
-	for i := 0; i+1 < len(j.segs) && j.limit(i) <= n; i++ {
-		old = append(old, j.segs[i])
-	}
+	old := j.trimmable(n)
 	j.mu.Unlock()
 
 	for _, s := range old {
@@ -34,6 +32,20 @@ func (j *Journal) Trim(n uint64) error {
 		j.mu.Unlock()
 	}
 	return nil
+}
+
+// trimmable lists the segments that may go. One that is surely on disk must
+// stay, for the position in it. j.mu is held.
+func (j *Journal) trimmable(n uint64) []*segment {
+	stay := len(j.segs) - 1
+	for stay > 0 && j.segs[stay].unsure {
+		stay--
+	}
+	i := 0
+	for i < stay && j.limit(i) <= n {
+		i++
+	}
+	return slices.Clone(j.segs[:i])
 }
 
 // discard removes a segment's file for good, or puts it aside if it holds
@@ -78,8 +90,11 @@ func (j *Journal) Close() error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if s := j.cur(); err == nil {
-		_ = s.file.Truncate(s.end) // only gives back allocated space
+	if s := j.cur(); err == nil && !s.failed {
+		// Both are help only: the mark tells damage from a torn tail, and the
+		// other gives back allocated space.
+		_, _ = s.file.WriteAt(s.endMark(j.durable.N), s.end)
+		_ = s.file.Truncate(s.end + endSize)
 	}
 	j.closed = true
 	for _, s := range j.segs {
