@@ -23,7 +23,7 @@ type IdentityState struct {
 // Device is a device key with its time in the chain's sequence numbers.
 type Device struct {
 	Public ed25519.PublicKey
-	Name   string // readable by the store
+	Name   string // readable by the store; may be empty
 	Since  uint64
 	Until  uint64 // the sequence that revoked it, 0 if in force
 }
@@ -108,7 +108,8 @@ type Change struct {
 	Revoke  []DeviceID  // in force until now
 }
 
-// NewDevice is a device to be certified. The store can read the name.
+// NewDevice is a device to be certified. The store can read the name; it may be
+// empty.
 type NewDevice struct {
 	Public ed25519.PublicKey
 	Name   string

@@ -101,7 +101,7 @@ func (s *IdentityState) sound() bool {
 	for _, d := range s.Devices {
 		inTime := since <= d.Since && d.Since <= s.Head.Seq &&
 			(d.Until == 0 || d.Since < d.Until && d.Until <= s.Head.Seq)
-		if !inTime || seen[string(d.Public)] || !admissible(d.Public) || !ValidName(d.Name) {
+		if !inTime || seen[string(d.Public)] || !admissible(d.Public) || d.Name != "" && !ValidName(d.Name) {
 			return false
 		}
 		seen[string(d.Public)], since = true, d.Since

@@ -32,8 +32,9 @@ func (m *Master) PublicKey() ed25519.PublicKey { return slices.Clone(m.public) }
 // Wipe overwrites the key; the Master is of no use afterwards.
 func (m *Master) Wipe() { m.seed.Wipe() }
 
-func (Master) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
-func (Master) LogValue() slog.Value       { return slog.StringValue(redacted) }
+func (Master) Format(f fmt.State, _ rune)   { io.WriteString(f, redacted) }
+func (Master) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (Master) LogValue() slog.Value         { return slog.StringValue(redacted) }
 
 func (m *Master) sign(statement []byte) []byte {
 	return append(statement, signWith(m.seed, statementMessage(statement))...)

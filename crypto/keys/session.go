@@ -150,8 +150,9 @@ func (s *Session) Wipe() {
 	s.Device = DeviceID{}
 }
 
-func (Session) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
-func (Session) LogValue() slog.Value       { return slog.StringValue(redacted) }
+func (Session) Format(f fmt.State, _ rune)   { io.WriteString(f, redacted) }
+func (Session) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (Session) LogValue() slog.Value         { return slog.StringValue(redacted) }
 
 func (s *Session) needDevice() {
 	if !s.HasDevice() {

@@ -40,13 +40,18 @@ const (
 
 // Labels of fs/pack.
 const (
-	LabelFooterKey Label = "kist/1/key/footer" // from the epoch secret
-	LabelFooter    Label = "kist/1/footer"     // seals a pack's footer
+	LabelFooter Label = "kist/1/footer" // seals a pack's footer
 )
 
 // Labels of fs.
 const (
-	LabelDedupKey Label = "kist/1/key/dedup" // from the epoch secret
+	LabelFooterKey Label = "kist/1/key/footer" // from the epoch secret
+	LabelDedupKey  Label = "kist/1/key/dedup"  // from the epoch secret
+)
+
+// Labels of fs/home.
+const (
+	LabelStateMark Label = "kist/1/state-mark" // hash of a machine and a place on it
 )
 
 // Labels of fs/journal.

@@ -87,7 +87,7 @@ func labels(t *testing.T) []label {
 
 // roles are the calls that one label may be used in, each once.
 var roles = [][]string{
-	{"Derive"}, {"DeriveKey"}, {"Hash"}, {"SigMessage"}, {"append"},
+	{"Derive"}, {"DeriveKey"}, {"Hash"}, {"SigMessage"}, {"append"}, {"EpochKey"},
 	{"OpenK", "SealK"}, {"Sign", "VerifyDevice"},
 }
 
