@@ -107,8 +107,8 @@ var (
 
 // A Store keeps objects under keys. The package comment holds for all methods.
 type Store interface {
-	// Get returns the whole object. An object of more than limit bytes is
-	// ErrTooLarge, and no more than limit bytes are ever held in memory.
+	// Get returns the whole object. An object of more than limit bytes (0 to
+	// MaxObject) is ErrTooLarge, and no more than that is ever held in memory.
 	// Errors: ErrNotExist, ErrTooLarge, ErrShort, ErrAway, ErrDenied, ErrInvalid.
 	Get(ctx context.Context, key string, limit int64) ([]byte, error)
 

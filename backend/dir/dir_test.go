@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func make1(t *testing.T) *Store {
+func newStore(t *testing.T) *Store {
 	t.Helper()
 	s, err := Create(filepath.Join(t.TempDir(), "store"))
 	if err != nil {
@@ -38,11 +38,11 @@ func make1(t *testing.T) *Store {
 }
 
 func TestConformance(t *testing.T) {
-	backendtest.Run(t, func(t *testing.T) backend.Store { return make1(t) })
+	backendtest.Run(t, func(t *testing.T) backend.Store { return newStore(t) })
 }
 
 func TestRaceOfStores(t *testing.T) {
-	s := make1(t)
+	s := newStore(t)
 	other, err := Open(s.top)
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func create(top string) int {
 }
 
 func TestRaceOfProcesses(t *testing.T) {
-	s := make1(t)
+	s := newStore(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func TestMissingDirectory(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(top)); err == nil {
 		t.Fatal("a call made the directory")
 	}
-	// A file in its place, then a loop.
+	// A file in its parent's place.
 	if err := os.WriteFile(filepath.Dir(top), []byte("x"), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestMissingDirectory(t *testing.T) {
 
 // The disk comes back: the same Store goes on.
 func TestDirectoryReturns(t *testing.T) {
-	s := make1(t)
+	s := newStore(t)
 	if err := s.Create(t.Context(), "k", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestDirectoryReturns(t *testing.T) {
 
 // What a crash leaves is not seen, does no harm, and goes after a day.
 func TestLeftOvers(t *testing.T) {
-	s := make1(t)
+	s := newStore(t)
 	if err := s.Create(t.Context(), "a/k", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestLeftOvers(t *testing.T) {
 
 // Whoever else writes to the directory can't lead us out of it or hold us up.
 func TestStrangers(t *testing.T) {
-	s := make1(t)
+	s := newStore(t)
 	outside := filepath.Join(t.TempDir(), "outside")
 	if err := os.WriteFile(outside, []byte("secret"), 0o666); err != nil {
 		t.Fatal(err)
