@@ -64,11 +64,13 @@ func (b *Blob) Pointer() (Pointer, bool) {
 }
 
 // Store records the blob's place. Only a place whose pack is in the store, under
-// a name that will stay, may be stored.
+// a name that will stay, may be stored; and only once no stored page refers to
+// the blob by another place.
 func (b *Blob) Store(p Pointer) { b.ptr.Store(&p) }
 
 // Move makes the bytes of b the bytes of to from delta on: what refers to b then
-// resolves to a part of to. It is called once for a blob, never in a circle.
+// resolves to a part of to. It is called once for a blob that no stored page refers
+// to, never in a circle.
 func (b *Blob) Move(to *Blob, delta uint32) { b.moved.Store(&move{to, delta}) }
 
 // Extent is Len bytes of a file, found in Blob from At on. Its offset in the file

@@ -53,11 +53,11 @@ func evictRef[V any, C Codec[V]](v *evictor, r *ref[V, C]) (gone bool) {
 		v.loaded += int64(p.size)
 		return false
 	}
-	if !gone || v.loaded <= v.keep || r.ptr.Load() == nil {
-		return false
-	}
 	if p.used.Load() {
 		p.used.Store(false)
+		return false
+	}
+	if !gone || v.loaded <= v.keep || r.ptr.Load() == nil {
 		return false
 	}
 	r.page.Store(nil)
