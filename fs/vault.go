@@ -1,0 +1,339 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"time"
+
+	"kist/backend"
+	"kist/cache"
+	"kist/crypto/keys"
+	"kist/crypto/seal"
+	"kist/fs/journal"
+	"kist/fs/log"
+	"kist/fs/pack"
+	"kist/fs/tree"
+)
+
+var (
+	// ErrCloned: the store says that this device wrote what this home does not
+	// remember. The home was copied or restored; nothing of it is used.
+	ErrCloned = errors.New("this home is a copy or was restored: the store holds work of this device that is not in its journal. Nothing was changed; «kist id device new» makes a new device and keeps what is here")
+	// ErrBroken: the journal's disk failed; the mount reads, it does not write.
+	ErrBroken = fmt.Errorf("the journal cannot be written: what was acknowledged is safe, the mount is read-only until it is mounted anew: %w", syscall.EROFS)
+	// ErrReadOnly: mounted read-only.
+	ErrReadOnly = fmt.Errorf("mounted read-only: %w", syscall.EROFS)
+	// ErrClosed: the vault was closed.
+	ErrClosed = errors.New("the vault is closed")
+)
+
+// windowBytes is how much sealed data, read along with what was asked for, stays in memory.
+const windowBytes = 32 << 20
+
+// Options are what a Vault is made of. Everything that tests must control is here.
+type Options struct {
+	Store   backend.Store
+	Vault   seal.VaultID
+	Session *keys.Session
+	Trust   *log.Trust
+	Known   log.Head     // a head vouched for by the keyfile
+	Cache   *cache.Cache // nil: none
+	Disk    journal.Disk // the journal's folder; Open takes it over
+	Now     func() time.Time
+	Logger  *slog.Logger
+
+	ReadOnly   bool
+	FsyncStore bool  // fsync waits for the commit
+	Budget     int64 // bytes of journal on disk; 0: no limit but the disk
+
+	// Step is called before each step of a commit that a crash could separate from
+	// the next one; a test that returns an error stops there. nil in production.
+	Step func(name string) error
+	// Manual leaves out every goroutine: the owner calls Step functions itself.
+	Manual bool
+}
+
+// Vault is an open vault: the one place where tree, journal, log, cache and store
+// meet. All methods are safe for concurrent use.
+//
+// Locks: mu guards every field below it, the live world included; it is never held
+// while the network or the cache's disk is waited for. It is held while the journal
+// takes a record into memory, not while it syncs. turn serialises commits and
+// following, that is, everything that changes base; it is taken before mu.
+type Vault struct {
+	opt   Options
+	log   *log.Log
+	jrn   *journal.Journal
+	packs *pack.Reader
+	hot   *hotCache
+
+	turn sync.Mutex
+
+	mu        sync.Mutex
+	w         *world
+	base      *log.Commit // the live tree stands on this commit
+	baseState tree.State
+	ops       []*op // made since base, oldest first
+	number    uint16
+	next      uint32 // counter of the next inode made here
+	tail      *op    // the newest write, still growing: not yet in the journal
+	described map[Ino]bool
+	dirs      map[Ino]*dirRecord // as described in the journal, to make them again
+	refs      map[Ino]*ref
+	copies    map[Ino]Ino    // inode → its conflict copy, see rebase
+	nameless  map[Ino]uint64 // made without a name and still without: the record that made it
+	pending   *pendingCommit
+	notify    Notifier
+	closed    bool
+	failed    error // the journal's disk failed
+	synced    uint64
+	stats     counters
+
+	background
+}
+
+// ref counts who holds an inode: the kernel's lookups and the open handles.
+type ref struct {
+	lookups uint64
+	opens   uint64
+}
+
+// counters are what Status tells.
+type counters struct {
+	firstDirty time.Time // when the oldest operation not in the store was made
+	lastChange time.Time
+	gathered   int64 // bytes of content since the last commit
+	touched    time.Time
+	probed     time.Time
+	away       error
+	awaySince  time.Time
+	lastCommit time.Time
+	uploading  int64
+	errs       []string
+}
+
+// Open opens a vault: finds the head, replays the journal, takes a device number if
+// this device has none yet. The trust file is durable before anything is shown.
+func Open(ctx context.Context, opt Options) (*Vault, error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.Step == nil {
+		opt.Step = func(string) error { return nil }
+	}
+	l, err := log.Open(ctx, log.Config{Store: opt.Store, Vault: opt.Vault, Session: opt.Session, Trust: opt.Trust,
+		Cache: logCache(opt.Cache), Now: opt.Now, Known: opt.Known, CheckRoot: checkRoot})
+	if err != nil {
+		return nil, err
+	}
+	jrn, replay, err := journal.Open(opt.Disk, opt.Session.JournalKey(), journal.Options{Vault: opt.Vault, Budget: opt.Budget})
+	if err != nil {
+		return nil, err
+	}
+	v := &Vault{opt: opt, log: l, jrn: jrn, packs: pack.NewReader(opt.Store, opt.Vault, windowBytes), hot: newHotCache(hotBytes),
+		described: map[Ino]bool{}, dirs: map[Ino]*dirRecord{}, refs: map[Ino]*ref{}, copies: map[Ino]Ino{}, nameless: map[Ino]uint64{}}
+	if err := v.recover(ctx, replay); err != nil {
+		return nil, errors.Join(err, jrn.Close())
+	}
+	v.startBackground()
+	return v, nil
+}
+
+func checkRoot(b []byte) error {
+	_, err := tree.ParseState(b)
+	return err
+}
+
+// logCacheAdapter lets the log keep its sealed objects among the nodes.
+type logCacheAdapter struct{ c *cache.Cache }
+
+func (a logCacheAdapter) Get(key string) []byte {
+	b, _ := a.c.Hint([]byte("log/" + key))
+	return b
+}
+func (a logCacheAdapter) Put(key string, val []byte) { a.c.PutHint([]byte("log/"+key), val) }
+
+func logCache(c *cache.Cache) log.Cache {
+	if c == nil {
+		return nil
+	}
+	return logCacheAdapter{c}
+}
+
+// Root returns the number of the root directory.
+func (v *Vault) Root() Ino { return RootIno }
+
+func (v *Vault) now() tree.Time { return timeOf(v.opt.Now()) }
+
+func timeOf(t time.Time) tree.Time { return tree.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())} }
+
+// locked runs fn under mu, and again whenever a page that fn needed has been fetched.
+func (v *Vault) locked(ctx context.Context, fn func() error) error {
+	for {
+		v.mu.Lock()
+		err := fn()
+		v.mu.Unlock()
+		var miss *tree.Miss
+		if !errors.As(err, &miss) {
+			if errors.Is(err, errNoInode) {
+				return syscall.ESTALE
+			}
+			return err
+		}
+		if err := v.fill(ctx, miss); err != nil {
+			return err
+		}
+	}
+}
+
+// fill brings one page into memory, from the cache or from the store.
+func (v *Vault) fill(ctx context.Context, m *tree.Miss) error {
+	fp := [32]byte(m.Ptr.Fingerprint)
+	if v.opt.Cache != nil {
+		if plain, ok := v.opt.Cache.Node(fp); ok && m.Fill(plain) == nil {
+			return nil
+		}
+	}
+	for _, n := range m.Next {
+		v.packs.Note(n.Ptr)
+	}
+	plain, err := v.packs.Fetch(ctx, m.Ptr)
+	if err != nil {
+		return v.observe(err)
+	}
+	if v.opt.Cache != nil {
+		v.opt.Cache.PutNode(fp, plain)
+	}
+	return m.Fill(plain)
+}
+
+// change runs fn, which builds and performs operations, under mu.
+func (v *Vault) change(ctx context.Context, fn func() error) error {
+	if v.opt.ReadOnly {
+		return ErrReadOnly
+	}
+	err := v.locked(ctx, func() error {
+		switch {
+		case v.closed:
+			return ErrClosed
+		case v.failed != nil:
+			return v.failed
+		}
+		return fn()
+	})
+	v.wake()
+	return err
+}
+
+// do applies an operation to the live tree and puts it into the journal. It is called
+// under mu. On an error from apply nothing has happened.
+func (v *Vault) do(o *op) error {
+	if err := v.closeTail(); err != nil {
+		return err
+	}
+	if err := v.describe(o.At.Parent, o.To.Parent); err != nil {
+		return err
+	}
+	meta, flags := o.encode(), flagsOf(o)
+	if flags&journal.Urgent == 0 {
+		if err := v.jrn.Reserve(int64(len(meta))); err != nil {
+			return err
+		}
+	}
+	o.N = v.jrn.Pos().N + 1
+	if err := v.w.apply(o); err != nil {
+		return err
+	}
+	v.remember(o)
+	return v.record(recOp, meta, nil, flags)
+}
+
+// flagsOf lets what frees space through on a full disk.
+func flagsOf(o *op) journal.Flags {
+	if o.Kind == opUnlink || o.Kind == opRename || o.Kind == opPunch || o.Kind == opAttr && o.Mask&SetSize != 0 {
+		return journal.Urgent
+	}
+	return 0
+}
+
+// remember notes an operation as not yet in the store.
+func (v *Vault) remember(o *op) {
+	v.ops = append(v.ops, o)
+	now := v.opt.Now()
+	if v.stats.firstDirty.IsZero() {
+		v.stats.firstDirty = now
+	}
+	v.stats.lastChange, v.stats.touched = now, now
+}
+
+// record appends to the journal. The tree already holds what the record says: if it
+// cannot be kept, nothing further is accepted.
+func (v *Vault) record(kind uint8, meta, payload []byte, flags journal.Flags) error {
+	_, err := v.append(kind, meta, payload, flags)
+	return err
+}
+
+func (v *Vault) append(kind uint8, meta, payload []byte, flags journal.Flags) (journal.Rec, error) {
+	rec, err := v.jrn.Append(kind, meta, payload, flags)
+	if err != nil {
+		v.failed = errors.Join(ErrBroken, err)
+		v.logError("journal", err)
+		return rec, v.failed
+	}
+	return rec, nil
+}
+
+// describe makes sure that the journal says how to make these directories again.
+func (v *Vault) describe(dirs ...Ino) error {
+	for _, d := range dirs {
+		if d == 0 || d == RootIno || v.described[d] {
+			continue
+		}
+		rec, err := v.w.get(d)
+		if err != nil {
+			return err
+		}
+		at := v.w.where[d]
+		if err := v.describe(at.Parent); err != nil {
+			return err
+		}
+		r := &dirRecord{Ino: d, At: at, Rec: encodeRec(rec)}
+		if err := v.record(recDir, r.encode(), nil, journal.Urgent); err != nil {
+			return err
+		}
+		v.described[d], v.dirs[d] = true, r
+	}
+	return nil
+}
+
+// alloc gives a new inode number.
+func (v *Vault) alloc() Ino {
+	v.next++
+	return Ino(v.number)<<32 | Ino(v.next)
+}
+
+// subject fills in which inode an operation is about, as seen now.
+func (v *Vault) subject(o *op, rec *tree.Inode) *op {
+	o.Ino, o.Seen = rec.Ino, version{rec.VerDev, rec.VerOp}
+	o.Time = v.now()
+	if o.At == (place{}) && rec.Ino != RootIno {
+		o.At = v.w.where[rec.Ino]
+	}
+	return o
+}
+
+// SetNotifier says whom to tell what the kernel must forget.
+func (v *Vault) SetNotifier(n Notifier) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.notify = n
+}
+
+func jitter(d time.Duration) time.Duration {
+	return d - d/8 + time.Duration(rand.Int64N(int64(d/4)+1))
+}
