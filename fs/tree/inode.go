@@ -63,8 +63,8 @@ type Inode struct {
 // Set completes them where Inode is given.
 type Entry struct {
 	Inode  *Inode // nil if Linked
-	Linked bool
 	Ino    uint64
+	Linked bool
 	Type   Type
 }
 
