@@ -29,8 +29,25 @@ type Blob struct {
 	PlainLen    uint32
 }
 
-// scratch holds room for one plaintext.
+// scratch holds rooms for one large plaintext each. Small ones are not worth a
+// megabyte of a pool.
 var scratch = sync.Pool{New: func() any { b := make([]byte, 0, headBlob+MaxPlain); return &b }}
+
+const smallRoom = 64 << 10
+
+func takeRoom(n int) *[]byte {
+	if n <= smallRoom {
+		b := make([]byte, 0, n)
+		return &b
+	}
+	return scratch.Get().(*[]byte)
+}
+
+func giveRoom(b *[]byte) {
+	if cap(*b) > smallRoom {
+		scratch.Put(b)
+	}
+}
 
 // SealBlob seals data under a fresh random key as a blob of the given kind and
 // vault, compressed where that saves a sixteenth. The only error is data beyond
@@ -39,17 +56,14 @@ func SealBlob(vault VaultID, kind uint8, data []byte) (Blob, error) {
 	if len(data) > MaxPlain {
 		return Blob{}, fmt.Errorf("a blob of %d bytes is beyond the limit of %d; nothing was sealed", len(data), MaxPlain)
 	}
-	room := scratch.Get().(*[]byte)
-	defer scratch.Put(room)
+	room := takeRoom(headBlob + paddedData(len(data)))
+	defer giveRoom(room)
 
 	pt, codec := encode((*room)[:headBlob], data)
 	pt[0] = codec
 	n := len(pt) - headBlob
 	binary.BigEndian.PutUint32(pt[1:], uint32(n))
 	pt = appendZeros(pt, paddedData(n)-n)
-	if cap(pt) > cap(*room) {
-		*room = pt
-	}
 
 	b := Blob{Key: NewKey(), Codec: codec, PlainLen: uint32(len(data))}
 	b.Sealed = gcmRandom(&b.Key).Seal(make([]byte, 0, overheadGCM+len(pt)), nil, pt, blobAAD(vault, kind))
@@ -78,8 +92,8 @@ func OpenBlob(vault VaultID, kind, codec uint8, plainLen uint32, fp Fingerprint,
 		}
 		return blobData(pt, codec, int(plainLen))
 	}
-	room := scratch.Get().(*[]byte)
-	defer scratch.Put(room)
+	room := takeRoom(len(sealed) - overheadGCM)
+	defer giveRoom(room)
 	pt, err := gcmOpen((*room)[:0], key, blobAAD(vault, kind), sealed)
 	if err != nil {
 		return nil, err

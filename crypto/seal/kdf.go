@@ -14,7 +14,9 @@ func Derive(k Key, label Label, ctx []byte, n int) []byte {
 
 // DeriveKey is [Derive] for a key.
 func DeriveKey(k Key, label Label, ctx []byte) Key {
-	return Key(Derive(k, label, ctx, len(Key{})))
+	out := Derive(k, label, ctx, len(Key{}))
+	defer clear(out)
+	return Key(out)
 }
 
 func expand(k Key, salt []byte, label Label, ctx []byte, n int) []byte {
