@@ -3,12 +3,16 @@ package s3
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 )
 
 const (
@@ -17,9 +21,19 @@ const (
 	maxText    = 8 << 20 // of an error or a page of a listing: the SDK reads them whole
 )
 
+// rootCAs are those of the user's AWS settings (AWS_CA_BUNDLE, ca_bundle), which
+// the SDK has put into a client that is not used; nil means the system's.
+func rootCAs(cfg aws.Config) *x509.CertPool {
+	c, ok := cfg.HTTPClient.(*awshttp.BuildableClient)
+	if !ok || c.GetTransport().TLSClientConfig == nil {
+		return nil
+	}
+	return c.GetTransport().TLSClientConfig.RootCAs
+}
+
 // newHTTPClient speaks HTTP/1.1 only: over HTTP/2 all transfers would share one
 // TCP connection. It follows no redirect: a signed request goes nowhere else.
-func newHTTPClient(tune tuning, fresh bool) *http.Client {
+func newHTTPClient(tune tuning, roots *x509.CertPool, fresh bool) *http.Client {
 	dialer := &net.Dialer{Timeout: tune.dial, KeepAlive: 30 * time.Second}
 	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -32,7 +46,7 @@ func newHTTPClient(tune tuning, fresh bool) *http.Client {
 				}
 				return &stallConn{Conn: conn, limit: tune.stall}, nil
 			},
-			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
+			TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 			TLSNextProto:          map[string]func(string, *tls.Conn) http.RoundTripper{},
 			TLSHandshakeTimeout:   tune.dial,
 			ResponseHeaderTimeout: tune.header,

@@ -102,12 +102,13 @@ func open(spec backend.Spec, cfg aws.Config, tune tuning) (*Store, error) {
 	if spec.Kind != backend.KindS3 {
 		return nil, fmt.Errorf("%w: not an S3 address", backend.ErrInvalid)
 	}
-	st := &Store{spec: spec, fresh: newHTTPClient(tune, true), tune: tune}
+	roots := rootCAs(cfg)
+	st := &Store{spec: spec, fresh: newHTTPClient(tune, roots, true), tune: tune}
 	if spec.Prefix != "" {
 		st.prefix = spec.Prefix + "/"
 	}
 	st.client = s3.NewFromConfig(cfg, func(o *s3.Options) {
-		o.HTTPClient = newHTTPClient(tune, false)
+		o.HTTPClient = newHTTPClient(tune, roots, false)
 		o.Retryer = aws.NopRetryer{} // the tries are counted in Store.try
 		o.RetryMaxAttempts = 0
 		o.Credentials = watched{o.Credentials}

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -192,6 +195,40 @@ func TestPutHeaders(t *testing.T) {
 	if !strings.Contains(h.Get("Authorization"), "x-amz-checksum-sha256") ||
 		!strings.Contains(h.Get("Authorization"), "x-amz-content-sha256") {
 		t.Errorf("not signed: %s", h.Get("Authorization"))
+	}
+}
+
+// Over TLS the SDK would sign no payload hash; the liar insists on one. The
+// authority comes from the user's AWS settings.
+func TestTLS(t *testing.T) {
+	l := liar.New("bucket", "", mem.New(nil), 7)
+	srv := httptest.NewTLSServer(l)
+	t.Cleanup(srv.Close)
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	if err := os.WriteFile(bundle, ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "access")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	spec, err := backend.Parse("s3://bucket/?endpoint=" + srv.URL)
+	mustBe(t, err, nil)
+	st, err := Open(t.Context(), spec)
+	mustBe(t, err, nil)
+	st.tune = quick
+	mustBe(t, st.Create(t.Context(), "secret-name", []byte("x")), backend.ErrAway) // an unknown authority
+	t.Setenv("AWS_CA_BUNDLE", bundle)
+	st, err = Open(t.Context(), spec)
+	mustBe(t, err, nil)
+	body := backendtest.Bytes("pack", 3<<20)
+	mustBe(t, st.Put(t.Context(), "k", body, sha256.Sum256(body)), nil)
+	mustBe(t, st.Create(t.Context(), "c", body), nil)
+	for _, ctx := range []context.Context{t.Context(), backend.Fresh(t.Context())} {
+		got, err := st.Get(ctx, "k", 3<<20)
+		mustBe(t, err, nil)
+		if !bytes.Equal(got, body) {
+			t.Fatal("other bytes")
+		}
 	}
 }
 
