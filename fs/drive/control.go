@@ -13,10 +13,6 @@ import (
 	"time"
 )
 
-// ControlAttr is the extended attribute of a mounted drive's folders that holds
-// the path of its daemon's socket.
-const ControlAttr = "user.kist.control"
-
 const maxLine = 1 << 20
 
 // request is what a verb sends: one line of JSON.

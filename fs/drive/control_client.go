@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kist/backend"
+	"kist/fs/mount"
 )
 
 // answerTime is how long a mount may take to name its daemon: it does so from
@@ -38,38 +39,25 @@ func controlOf(ctx context.Context, dir string) (string, error) {
 }
 
 func getControl(dir string) (string, error) {
+	mounted, err := mount.IsMounted(dir)
+	if err != nil || !mounted {
+		return "", ErrNotMounted
+	}
 	buf := make([]byte, 4096)
-	n, err := unix.Getxattr(dir, ControlAttr, buf)
+	n, err := unix.Getxattr(dir, mount.ControlXattr, buf)
 	switch {
 	case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.ECONNABORTED):
 		return "", fmt.Errorf("%w; what it had not stored is kept: run kist umount, then kist mount", ErrDead)
-	case errors.Is(err, unix.ENOENT):
-		return "", fmt.Errorf("%w: there is no such folder", ErrNotMounted)
 	case errors.Is(err, unix.EACCES):
 		return "", fmt.Errorf("%w that this user may reach", ErrNotMounted)
 	case err != nil:
-		return "", ErrNotMounted
+		return "", fmt.Errorf("asking the drive who serves it: %w", err)
 	}
 	path := string(buf[:n])
 	if !filepath.IsAbs(path) {
 		return "", ErrNotMounted
 	}
 	return path, nil
-}
-
-// isTop refuses a folder inside a mounted drive.
-func isTop(dir string) error {
-	var here, above unix.Stat_t
-	if err := unix.Stat(dir, &here); err != nil {
-		return err
-	}
-	if err := unix.Stat(dir+"/..", &above); err != nil {
-		return err
-	}
-	if here.Dev == above.Dev {
-		return fmt.Errorf("%w: that folder is inside a drive; name the folder where the drive is mounted", ErrUsage)
-	}
-	return nil
 }
 
 // ask asks the daemon of a mounted drive.

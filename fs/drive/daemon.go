@@ -13,9 +13,7 @@ import (
 	"kist/cache"
 	"kist/crypto/keys"
 	"kist/fs"
-	"kist/fs/home"
 	"kist/fs/journal"
-	"kist/fs/log"
 	"kist/fs/mount"
 )
 
@@ -39,14 +37,14 @@ type daemon struct {
 	leaving bool // an umount is under way
 	noDrain bool // what is not in the store stays in the journal
 
-	ended chan struct{} // closed when the vault is, with endErr
+	ended  chan struct{} // closed when the vault is, with endErr
 	endErr error
 }
 
 // serve mounts, calls ready, and returns when the drive is unmounted. When ctx
 // ends, it drains and unmounts.
 func serve(ctx context.Context, o order, ready func() error) error {
-	harden()
+	Harden()
 	p, err := find(ctx, o.Root, o.Mount.Store)
 	if err != nil {
 		return err
@@ -56,7 +54,7 @@ func serve(ctx context.Context, o order, ready func() error) error {
 		return err
 	}
 	defer lock.Release()
-	if err := mount.Prepare(o.Mount.Dir); err != nil {
+	if err := prepareDir(o.Mount.Dir); err != nil {
 		return err
 	}
 	d := &daemon{cfg: o.Mount, place: p, began: time.Now(), ended: make(chan struct{})}
@@ -96,7 +94,7 @@ func (d *daemon) open(ctx context.Context, pass []byte) error {
 	if d.store, err = d.place.connect(ctx); err != nil {
 		return err
 	}
-	trust, err := log.OpenTrust(d.place.home.Files(), d.session.TrustKey(), d.session.Store)
+	trust, err := d.place.openTrust(d.session)
 	if err != nil {
 		return err
 	}
@@ -117,14 +115,17 @@ func (d *daemon) open(ctx context.Context, pass []byte) error {
 }
 
 func (d *daemon) attach() (err error) {
-	d.mount, err = mount.Mount(d.vault, mount.Options{Dir: d.cfg.Dir, ReadOnly: d.cfg.ReadOnly, AllowOther: d.cfg.AllowOther,
-		Control: d.place.home.ControlPath(), Logger: d.logger})
-	return err
+	d.mount, err = mount.Mount(d.vault, d.cfg.Dir, mount.Options{ReadOnly: d.cfg.ReadOnly, AllowOther: d.cfg.AllowOther,
+		AsUser: owner(), Control: d.place.home.ControlPath(), Log: d.logger})
+	if err != nil {
+		return err
+	}
+	return d.mount.WaitMount()
 }
 
 // abandon closes what open has opened, when nothing was mounted.
 func (d *daemon) abandon() error {
-	return errors.Join(d.vault.Close(context.Background(), false, nil), d.cache.Close())
+	return errors.Join(d.vault.Close(context.Background(), false), d.cache.Close())
 }
 
 // run waits for the end of the mount, whoever brings it about.
@@ -138,15 +139,22 @@ func (d *daemon) run(ctx context.Context) error {
 		if err := d.drain(context.Background(), nil); err != nil {
 			d.logger.Warn("not everything is in the store; the journal keeps it", "code", Code(err))
 		}
-		if err := d.mount.Detach(); err != nil {
-			return err
-		}
-		<-gone
+		d.detach()
 	}
 	d.endErr = d.close()
 	d.logger.Info("ended", "code", Code(d.endErr))
 	close(d.ended)
 	return d.endErr
+}
+
+// detach unmounts, in use or not.
+func (d *daemon) detach() {
+	if err := d.mount.Unmount(); err == nil {
+		return
+	}
+	if err := detach(d.cfg.Dir); err != nil {
+		d.logger.Error("could not unmount", "err", withoutPath(err))
+	}
 }
 
 // close ends the vault after the mount has ended. What was written between the
@@ -158,7 +166,7 @@ func (d *daemon) close() error {
 	d.mu.Lock()
 	drain := !d.cfg.ReadOnly && !d.noDrain
 	d.mu.Unlock()
-	err := d.vault.Close(ctx, drain, nil)
+	err := d.vault.Close(ctx, drain)
 	return errors.Join(err, d.cache.Close())
 }
 

@@ -13,8 +13,7 @@
 // usable, or with the daemon's own error; the passphrase reaches the daemon
 // through a pipe, never through arguments, environment or disk, and the keyfile
 // is stretched in a further process that ends. The daemon is found through its
-// mount: the extended attribute [ControlAttr] of any folder in it names a
-// socket, which only its user can reach. A verb's answer is an exit code and a
+// mount: an extended attribute of its top (see fs/mount) names a socket, which only its user can reach. A verb's answer is an exit code and a
 // message made by the daemon; so a verb acts alike whoever carries it out.
 //
 // A store whose kist.json is missing is away (backend.ErrAway), never empty:

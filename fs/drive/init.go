@@ -129,7 +129,11 @@ func (f *founding) make(ctx context.Context, mark [32]byte) ([]byte, [16]byte, e
 	if err != nil {
 		return nil, none, err
 	}
-	l, err := log.Create(ctx, log.Config{Store: f.st, Session: s, Trust: trust, Now: time.Now, CheckRoot: checkRoot}, emptyRoot(time.Now()))
+	root, err := emptyRoot(time.Now())
+	if err != nil {
+		return nil, none, err
+	}
+	l, err := log.Create(ctx, log.Config{Store: f.st, Session: s, Trust: trust, Now: time.Now, CheckRoot: checkRoot}, root)
 	if err != nil {
 		return nil, none, fmt.Errorf("making the first vault: %w", err)
 	}
@@ -179,7 +183,7 @@ func checkRoot(raw []byte) error {
 
 // emptyRoot is the state of a tree that has only its top folder, which belongs
 // to whoever makes the drive.
-func emptyRoot(now time.Time) []byte {
+func emptyRoot(now time.Time) ([]byte, error) {
 	t := tree.Time{Sec: now.Unix(), Nsec: uint32(now.Nanosecond())}
 	root := &tree.Inode{Ino: 1, Type: tree.TypeDir, Mode: 0o755, Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid()),
 		Atime: t, Mtime: t, Ctime: t, Nlink: 1}

@@ -10,7 +10,6 @@ import (
 	"kist/crypto/keys"
 	"kist/fs/home"
 	"kist/fs/log"
-	"kist/fs/mount"
 )
 
 // MountConfig says what is mounted and how.
@@ -48,7 +47,7 @@ func Serve(ctx context.Context, root home.Root, cfg MountConfig, ask Asker, read
 func prepare(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (order, place, error) {
 	none := order{}
 	var err error
-	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
+	if cfg.Dir, err = absolute(cfg.Dir); err != nil {
 		return none, place{}, err
 	}
 	p, err := find(ctx, root, cfg.Store)
@@ -62,10 +61,13 @@ func prepare(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (o
 		}
 		return none, p, err
 	}
-	if err := mount.Prepare(cfg.Dir); err != nil {
+	if err := prepareDir(cfg.Dir); err != nil {
 		return none, p, err
 	}
 	if _, err := p.home.Check(); err != nil {
+		return none, p, err
+	}
+	if err := p.finished(); err != nil {
 		return none, p, err
 	}
 	if _, err := p.keyfile(); err != nil {
@@ -115,12 +117,9 @@ const gone = 10 * time.Second
 func Umount(ctx context.Context, dir string, noDrain bool, progress func(string)) error {
 	socket, err := controlOf(ctx, dir)
 	if errors.Is(err, ErrDead) {
-		return mount.Clear(dir)
+		return clearDead(dir)
 	}
 	if err != nil {
-		return err
-	}
-	if err := isTop(dir); err != nil {
 		return err
 	}
 	c, err := call(ctx, socket, request{Op: "umount", NoDrain: noDrain}, nil, progress)

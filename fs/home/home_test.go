@@ -179,7 +179,7 @@ func TestLock(t *testing.T) {
 	if held, err := h.Locked(); err != nil || !held {
 		t.Errorf("Locked() = %v, %v", held, err)
 	}
-	if err := Free(h.Dir(), 20 * time.Millisecond); !errors.Is(err, ErrInUse) {
+	if err := Free(h.Dir(), 20*time.Millisecond); !errors.Is(err, ErrInUse) {
 		t.Errorf("Free while held: %v, want ErrInUse", err)
 	}
 	if err := l.Release(); err != nil {
@@ -281,4 +281,33 @@ func FuzzState(f *testing.F) {
 			t.Errorf("accepted a second form: %q", raw)
 		}
 	})
+}
+
+func TestSetAside(t *testing.T) {
+	_, h := testHome(t)
+	if err := h.CreateKeyfile(maker("old")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		for _, name := range []string{"trust", "journal/1"} {
+			if err := os.WriteFile(h.Path(name), []byte(name), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := h.SetAside("trust", "absent"); err != nil {
+			t.Fatal(err)
+		}
+		dirs, err := h.Formers()
+		if err != nil || len(dirs) != i+1 {
+			t.Fatalf("Formers() = %v, %v", dirs, err)
+		}
+		for name, want := range map[string]string{"keyfile": "old", "trust": "trust", "journal/1": "journal/1"} {
+			if raw, err := os.ReadFile(filepath.Join(dirs[i], name)); err != nil || string(raw) != want {
+				t.Errorf("%s: %q, %v", name, raw, err)
+			}
+		}
+		if left, _ := os.ReadDir(h.JournalDir()); len(left) != 0 {
+			t.Errorf("the journal still holds %v", left)
+		}
+	}
 }

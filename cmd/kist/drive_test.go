@@ -1,0 +1,167 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// made returns a user who has a drive.
+func made(t *testing.T) *user {
+	u := newUser(t)
+	u.run("init", "--user", "ann", "--passphrase-file", "pass", "dir:store").exits(0).
+		says("ann", "keyfile", "passphrase", "kist id export")
+	return u
+}
+
+func TestInit(t *testing.T) {
+	u := made(t)
+	before := list(t, u.path("home"))
+	u.run("init", "--passphrase-file", "pass", "dir:store").exits(1).quiet().warns("holds a drive")
+	if after := list(t, u.path("home")); after != before {
+		t.Errorf("a refused init changed the state folders:\n%s\n%s", before, after)
+	}
+	for _, path := range globs(t, u.path("home/*/keyfile"), u.path("home/*")) {
+		fi, err := os.Stat(path)
+		if err != nil || fi.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v", path, fi.Mode(), err)
+		}
+	}
+	u.run("status").exits(0).says("dir:"+u.path("store"), "no", "kist id export")
+	u.run("status", "--json").exits(0).says(`"mounted": false`, `"keyfile_exported": false`, `"space_reclaimed": false`)
+}
+
+func TestPassphraseSources(t *testing.T) {
+	u := made(t)
+	u.run("id", "show").exits(2).quiet()
+	show := func(args ...string) outcome { return u.run(append([]string{"id", "show"}, args...)...) }
+	show("--passphrase-file", "pass").exits(0).says("ann", "identity", "device")
+	show("--passphrase-command", "printf 'correct horse\\nrest'").exits(0)
+	u.write("crlf", "correct horse\r\n", 0o600)
+	show("--passphrase-file", "crlf").exits(6).quiet().warns("wrong passphrase or damaged keyfile")
+	u.write("loud", "correct horse", 0o644)
+	show("--passphrase-file", "loud").exits(0).warns("others can read")
+
+	if err := os.Mkdir(u.path("cred"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	u.write("cred/kist.passphrase", "correct horse\n", 0o600)
+	u.setenv("CREDENTIALS_DIRECTORY", u.path("cred"))
+	show().exits(0)
+	u.write("wrong", "wrong\n", 0o600)
+	u.setenv("KIST_PASSPHRASE_FILE", u.path("wrong"))
+	show().exits(6)
+	show("--passphrase-file", "pass").exits(0)
+}
+
+func TestExportAndImport(t *testing.T) {
+	u := made(t)
+	u.run("id", "export", "--passphrase-file", "wrong", "out").exits(1).quiet()
+	u.run("id", "export", "--passphrase-file", "pass", "out").exits(0).quiet()
+	if fi, err := os.Stat(u.path("out")); err != nil || fi.Mode() != 0o600 {
+		t.Fatalf("the export: %v, %v", fi, err)
+	}
+	first, _ := os.ReadFile(u.path("out"))
+	u.run("id", "export", "--passphrase-file", "pass", "out").exits(1).quiet().warns("left as it is")
+	if again, _ := os.ReadFile(u.path("out")); string(again) != string(first) {
+		t.Error("an export was overwritten")
+	}
+	if out := u.run("id", "export", "--passphrase-file", "pass", "-").exits(0).out; !strings.HasPrefix(out, "kist keyfile of dir:") {
+		t.Errorf("export to standard output: %.40q", out)
+	}
+	if out := u.run("status").out; strings.Contains(out, "kist id export") {
+		t.Errorf("status still reminds:\n%s", out)
+	}
+
+	// Another machine.
+	other := newUser(t)
+	other.write("in", string(first), 0o600)
+	other.run("id", "import", "--passphrase-file", "absent", "in").exits(1).quiet()
+	other.write("bad", "no", 0o600)
+	other.run("id", "import", "--passphrase-file", "bad", "in").exits(6).quiet()
+	other.run("status").exits(2)
+	other.run("id", "import", "--passphrase-file", "pass", "in").exits(0).says("ann", u.path("store"))
+	other.run("id", "import", "--passphrase-file", "pass", "in").exits(1).quiet()
+	mine, theirs := u.run("id", "show", "--passphrase-file", "pass").out, other.run("id", "show", "--passphrase-file", "pass").exits(0).out
+	if field(mine, "identity") != field(theirs, "identity") || field(mine, "device") == field(theirs, "device") {
+		t.Errorf("the same person on two devices:\n%s\n%s", mine, theirs)
+	}
+
+	// From a pipe, without the line that says where the store is.
+	third := newUser(t)
+	_, bare, _ := strings.Cut(string(first), "\n")
+	third.in = bare
+	third.run("id", "import", "--passphrase-file", "pass", "-").exits(2).quiet()
+	third.run("id", "import", "--passphrase-file", "pass", "-", "dir:"+u.path("store")).exits(0)
+
+	// Damaged, or of another store.
+	fourth := newUser(t)
+	fourth.write("in", string(first[:len(first)-1])+string([]byte{first[len(first)-1] ^ 1}), 0o600)
+	fourth.run("id", "import", "--passphrase-file", "pass", "in").exits(6).quiet()
+	fourth.run("init", "--passphrase-file", "pass", "dir:mine").exits(0)
+	fourth.write("in", string(first), 0o600)
+	fourth.run("id", "import", "--passphrase-file", "pass", "in", "dir:mine").exits(6).quiet()
+}
+
+func field(text, name string) string {
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return ""
+}
+
+func TestPasswd(t *testing.T) {
+	u := made(t)
+	u.write("new", "another\n", 0o600)
+	u.run("passwd", "--passphrase-file", "pass").exits(2).quiet()
+	u.run("passwd", "--passphrase-file", "new", "--new-passphrase-file", "pass").exits(6).quiet()
+	u.run("passwd", "--passphrase-file", "pass", "--new-passphrase-file", "new").exits(0).says("Changed")
+	u.run("id", "show", "--passphrase-file", "pass").exits(6).quiet()
+	u.run("id", "show", "--passphrase-file", "new").exits(0)
+}
+
+func TestCopiedHome(t *testing.T) {
+	u := made(t)
+	if err := os.Rename(u.path("home"), u.path("old")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(u.path("home"), os.DirFS(u.path("old"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(u.path("mnt"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	u.run("mount", "--passphrase-file", "pass", "mnt").exits(4).quiet().warns("kist id device new")
+	u.run("id", "device", "new", "--passphrase-file", "pass").exits(0)
+	u.run("mount", "--passphrase-file", "pass", "mnt").exits(0).quiet()
+	u.run("umount", "mnt").exits(0).quiet()
+}
+
+func list(t *testing.T, dir string) string {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		all = append(all, path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(all, "\n")
+}
+
+func globs(t *testing.T, patterns ...string) []string {
+	t.Helper()
+	var all []string
+	for _, p := range patterns {
+		found, err := filepath.Glob(p)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %v, %v", p, found, err)
+		}
+		all = append(all, found...)
+	}
+	return all
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"kist/fs/drive"
+)
+
+func statusVerb() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status [--json] [DIR]",
+		Short: "What is mounted, and what is not yet in the store",
+		Args:  args(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root, err := homes()
+			if err != nil {
+				return err
+			}
+			s, err := drive.GetStatus(cmd.Context(), root, append(args, "")[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(s)
+			}
+			printStatus(s)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs; the names of the fields are fixed")
+	return cmd
+}
+
+func printJSON(v any) error {
+	enc := json.NewEncoder(os.Stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func printStatus(s *drive.Status) {
+	row := func(name, format string, args ...any) { fmt.Printf("%-9s %s\n", name, fmt.Sprintf(format, args...)) }
+	row("store", "%s", s.Store)
+	if s.Mounted {
+		how := ""
+		if s.ReadOnly {
+			how = ", read-only"
+		}
+		row("mounted", "%s (process %d%s)", s.Dir, s.PID, how)
+		row("identity", "%s on %s", s.User, s.DeviceName)
+		row("head", "%s", s.Head)
+		row("waiting", "%d changes, %d bytes not yet in the store", s.PendingOps, s.PendingBytes)
+	} else {
+		row("mounted", "no")
+		row("journal", "%d bytes", s.JournalBytes)
+	}
+	if s.Away != "" {
+		row("away", "since %s: %s", s.AwaySince, s.Away)
+	}
+	for _, p := range s.Problems {
+		row("problem", "%s", p)
+	}
+	row("note", "space of deleted files is not reclaimed yet")
+	if !s.Exported {
+		row("note", "the keyfile has no copy yet; without it the drive is lost: kist id export FILE")
+	}
+}
