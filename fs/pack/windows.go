@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"sync"
+
+	"kist/backend"
 )
 
 const (
@@ -146,6 +148,9 @@ func (c *windows) fetch(ctx context.Context, w *window) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.data, w.err = data, err
+	if errors.Is(err, backend.ErrShort) {
+		delete(c.known, w.pack) // somebody was wrong about it
+	}
 	if err != nil || !w.keep || int64(len(data)) > c.budget/4 {
 		c.forget(w)
 	} else {

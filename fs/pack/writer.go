@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"kist/crypto/seal"
 	"kist/fs/tree"
@@ -54,6 +55,9 @@ func (w *Writer) Place(kind uint8, b seal.Blob) (off uint32, err error) {
 		return 0, fmt.Errorf("pack: a blob of kind %d and %d bytes does not fit the format; it was not placed", kind, len(b.Sealed))
 	}
 	off = uint32(len(w.buf))
+	if len(w.buf) > 1<<20 && cap(w.buf)-len(w.buf) < len(b.Sealed) {
+		w.buf = slices.Grow(w.buf, MaxSize-len(w.buf)) // it will be a full one
+	}
 	w.buf = append(w.buf, b.Sealed...)
 	w.rows = append(w.rows, Row{Kind: kind, Offset: off, Len: uint32(len(b.Sealed)), Fingerprint: b.Fingerprint})
 	return off, nil

@@ -7,6 +7,9 @@
 //   - A Map is a small value. Copying it takes a snapshot, which stays as it is
 //     once the Edit under which it was made is no longer used: pages are changed
 //     in place only under the Edit that made them, and copied otherwise.
+//   - Maps nest: a record in one Map holds another. Whoever changes the inner one
+//     sets the record again before the state is frozen. Sealing refuses what was
+//     changed behind the outer one's back rather than write a page of wrong size.
 //   - What is not in memory is never waited for. An operation that needs such a
 //     page returns *Miss and has changed nothing; the caller fetches Miss.Ptr,
 //     calls Fill and asks again. After an operation (or a Scan of the same keys)
@@ -24,6 +27,6 @@
 // Readers (Get, Floor, Scan, Diff) of one Map may run at once, and together with
 // Fill, Install, KeepChunks, Blob.Store and Blob.Move. Set and Delete need the
 // Map, and everything else made under the same Edit, for themselves. Evict may
-// run beside readers but not beside Set, Delete or a Sealing of the same pages.
+// run beside readers and a Sealing, but not beside Set or Delete.
 // *Inode, and the slices in it, are immutable once they have been Set.
 package tree
