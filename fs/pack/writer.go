@@ -63,9 +63,6 @@ func (w *Writer) Place(kind uint8, b seal.Blob) (off uint32, err error) {
 	return off, nil
 }
 
-// Size is how many bytes of blobs the pack being filled has.
-func (w *Writer) Size() int { return len(w.buf) }
-
 // Close closes the pack being filled and returns its name: zero if it is empty.
 // The Writer can be used on.
 func (w *Writer) Close() (name [32]byte, err error) {

@@ -17,22 +17,21 @@ const (
 
 // Limits of the format.
 const (
-	PointerSize  = 110
-	MaxChunk     = 1 << 20  // plaintext of a chunk
-	MaxPage      = 32 << 10 // plaintext of a node
-	MinPage      = 8 << 10  // a smaller page is merged where that needs no fetch
-	MaxPack      = 32 << 20 // no blob ends behind this offset
-	MaxInline    = 512
-	MaxXattrs    = 8 << 10
-	MaxTarget    = 4095
-	MaxName      = 255
-	MaxIno       = 1<<45 - 1
-	MaxDevice    = 1<<13 - 1
-	MaxFileSize  = 1<<63 - 1
-	maxLevel     = 8
-	headerSize   = 4
-	pageVersion  = 1
-	maxPageCount = 1<<16 - 1
+	PointerSize = 110
+	MaxChunk    = 1 << 20  // plaintext of a chunk
+	MaxPage     = 32 << 10 // plaintext of a node
+	MinPage     = 8 << 10  // a smaller page is merged where that needs no fetch
+	MaxPack     = 32 << 20 // no blob ends behind this offset
+	MaxInline   = 512
+	MaxXattrs   = 8 << 10
+	MaxTarget   = 4095
+	MaxName     = 255
+	MaxIno      = 1<<45 - 1
+	MaxDevice   = 1<<13 - 1
+	MaxFileSize = 1<<63 - 1
+	maxLevel    = 8
+	headerSize  = 4
+	pageVersion = 1
 )
 
 // ErrMalformed says that bytes do not follow the format. Bytes that reach a

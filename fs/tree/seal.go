@@ -116,9 +116,6 @@ func (s *Sealing) Nodes() []Range {
 	return rs
 }
 
-// Packs are the names of the packs closed so far, in order.
-func (s *Sealing) Packs() [][32]byte { return s.names }
-
 // Install records all places in the pages and blobs in memory. Call it when the
 // commit is in the log.
 func (s *Sealing) Install() {
