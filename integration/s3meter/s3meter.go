@@ -73,8 +73,10 @@ const (
 )
 
 // Rule names requests and what to do with them. An empty Verb or Class means
-// any; Times 0 means always; After lets that many pass first.
+// any; Times 0 means always; After lets that many pass first. A rule with From
+// holds only once that rule has acted.
 type Rule struct {
+	From  *Rule
 	Verb  string
 	Class Class
 	After int
@@ -227,7 +229,7 @@ func (m *Meter) record(r *http.Request) (*Request, Rule) {
 	defer m.mu.Unlock()
 	m.log = append(m.log, &q)
 	for _, rule := range m.rules {
-		if !named(rule.Verb, rule.Class, q) || rule.Times > 0 && rule.hits >= rule.Times {
+		if !named(rule.Verb, rule.Class, q) || rule.Times > 0 && rule.hits >= rule.Times || rule.From != nil && rule.From.hits == 0 {
 			continue
 		}
 		if rule.seen++; rule.seen <= rule.After {

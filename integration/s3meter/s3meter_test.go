@@ -138,6 +138,18 @@ func TestDelay(t *testing.T) {
 	}
 }
 
+func TestFrom(t *testing.T) {
+	m, reached := behind(t)
+	first := m.Add(Rule{Verb: "PUT", Times: 1, Act: Lose})
+	m.Add(Rule{From: first, Act: Drop})
+	for i, want := range []int64{1, 2, 2} {
+		send(t, m, []string{"GET", "PUT", "GET"}[i], slot, "")
+		if reached.Load() != want {
+			t.Errorf("after request %d: %d reached the server, want %d", i, reached.Load(), want)
+		}
+	}
+}
+
 func TestServerGone(t *testing.T) {
 	m, err := Start("http://127.0.0.1:1")
 	if err != nil {

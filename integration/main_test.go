@@ -1,0 +1,103 @@
+//go:build linux
+
+//go:build linux
+
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// tools are the programs that the tests drive; `make needs` installs them.
+var tools = []string{"rsync", "git", "sqlite3", "fio", "tar", "cp", "mv", "sh", "setfattr", "getfattr",
+	"setfacl", "getfacl", "fusermount3", "mkfs.ext4", "mount", "umount"}
+
+// suite is what all tests of a run share.
+var suite struct {
+	dir  string // temporary, removed at the end, passable for every user
+	self string // a copy of this binary that every user may run
+}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(childVar); name != "" {
+		os.Exit(beChild(name, os.Args[1:]))
+	}
+	code, err := runSuite(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "integration:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runSuite(m *testing.M) (code int, err error) {
+	if suite.dir, err = os.MkdirTemp("", "kist-it-"); err != nil {
+		return 1, err
+	}
+	if os.Getenv("KIST_KEEP") == "" {
+		defer os.RemoveAll(suite.dir)
+	}
+	if err := os.Chmod(suite.dir, 0o755); err != nil {
+		return 1, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return 1, err
+	}
+	suite.self = filepath.Join(suite.dir, "child")
+	if out, err := exec.Command("cp", exe, suite.self).CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("copying the test binary: %v: %s", err, out)
+	}
+	if err := os.Chmod(suite.self, 0o755); err != nil {
+		return 1, err
+	}
+	code = m.Run()
+	if err := stopServer(); err != nil {
+		return 1, err
+	}
+	return code, nil
+}
+
+// requireMachine fails the run where the machine lacks something, rather than
+// leaving tests out.
+var requireMachine = sync.OnceValue(func() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("these tests mount as root and as an ordinary user: run them as root (sudo make test)")
+	}
+	if info, err := os.Stat("/dev/fuse"); err != nil || info.Mode().Perm()&0o006 != 0o006 {
+		return fmt.Errorf("/dev/fuse is missing or closed to ordinary users: run `make needs`")
+	}
+	var missing []string
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = append(missing, tool)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("not installed: %s: run `make needs`", strings.Join(missing, ", "))
+	}
+	return nil
+})
+
+// racing is the program with the race detector, which most tests drive;
+// quick is the plain one, for tests that count or carry much data.
+var (
+	racing = sync.OnceValues(func() (string, error) { return build("kist-race", "-race") })
+	quick  = sync.OnceValues(func() (string, error) { return build("kist") })
+)
+
+func build(name string, flags ...string) (string, error) {
+	path := filepath.Join(suite.dir, name)
+	args := append(append([]string{"build", "-o", path}, flags...), "kist/cmd/kist")
+	out, err := exec.Command("go", args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return path, os.Chmod(path, 0o755)
+}
