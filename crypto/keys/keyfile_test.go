@@ -149,6 +149,52 @@ func TestKeyfileRecomputesPublicKeys(t *testing.T) {
 	}
 }
 
+func TestMainSectionUnsound(t *testing.T) {
+	for name, change := range map[string]func(*Session){
+		"no user key":   func(s *Session) { s.userKeys = nil },
+		"too many keys": func(s *Session) { s.userKeys = make([]seal.Key, maxUserKeys+1) },
+		"weak master":   func(s *Session) { s.master = make([]byte, 32) },
+		"empty name":    func(s *Session) { s.DeviceName = "" },
+	} {
+		_, s, _, _, _ := person(t, "anna")
+		change(s)
+		if _, ok := decodeSession(s.encode()); ok {
+			t.Errorf("%s: decoded", name)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	m, s, _, first, _ := person(t, "anna")
+	second := must(second3(m.Certify(first, Change{})))(t)
+	fork := must(second3(m.Certify(first, Change{Devices: []NewDevice{{publicOf(seal.NewKey()), ""}}})))(t)
+	_, _, _, other, _ := person(t, "anna")
+	check := func(head Head, st *IdentityState) error {
+		s.Head = head
+		return s.Check(st)
+	}
+	if err := errors.Join(check(first.Head, first), check(first.Head, second), check(second.Head, second)); err != nil {
+		t.Error(err)
+	}
+	for name, err := range map[string]error{
+		"older":         check(second.Head, first),
+		"other history": check(second.Head, fork),
+		"other person":  check(other.Head, other),
+	} {
+		if !errors.Is(err, ErrIdentity) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s.AddUserKey()
+	if err := check(first.Head, first); !errors.Is(err, ErrIdentity) {
+		t.Error("a key that was never certified passes", err)
+	}
+	s.userKeys = []seal.Key{seal.NewKey()}
+	if err := check(first.Head, first); !errors.Is(err, ErrIdentity) {
+		t.Error("another encryption key passes", err)
+	}
+}
+
 func TestKeyfileCosts(t *testing.T) {
 	_, _, _, _, k := person(t, "anna")
 	never := func(Params, []byte, []byte, []byte) (seal.Key, error) {

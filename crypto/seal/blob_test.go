@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 func mustSeal(t testing.TB, vault VaultID, kind uint8, data []byte) Blob {
@@ -158,6 +160,26 @@ func TestBlobForged(t *testing.T) {
 	dirty[len(dirty)-1] = 1
 	text := bytes.Repeat([]byte("abc "), 100)
 	frame := encoder().EncodeAll(text, nil)
+	zstdBlob := func(frame []byte) Blob {
+		return forge(VaultID{}, 1, CodecZstd, 400, plaintext(CodecZstd, uint32(len(frame)), frame, paddedData(len(frame))-len(frame)))
+	}
+	var streamed bytes.Buffer
+	w, err := zstd.NewWriter(&streamed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(text[:100])
+	w.Flush()
+	w.Write(text[100:])
+	w.Close()
+	summed, err := zstd.NewWriter(nil, zstd.WithSingleSegment(true), zstd.WithEncoderCRC(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := encoder().EncodeAll(nil, nil)
+	if len(empty) == 0 {
+		empty = []byte{0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0}
+	}
 	for name, c := range map[string]struct {
 		b  Blob
 		ok bool
@@ -172,6 +194,13 @@ func TestBlobForged(t *testing.T) {
 		"zstd good":        {forge(VaultID{}, 1, 1, 400, plaintext(1, uint32(len(frame)), frame, 256-len(frame))), true},
 		"zstd short":       {forge(VaultID{}, 1, 1, 401, plaintext(1, uint32(len(frame)), frame, 256-len(frame))), false},
 		"zstd long":        {forge(VaultID{}, 1, 1, 399, plaintext(1, uint32(len(frame)), frame, 256-len(frame))), false},
+		"zstd frame":       {zstdBlob(frame), true},
+		"zstd streamed":    {zstdBlob(streamed.Bytes()), false},
+		"zstd summed":      {zstdBlob(summed.EncodeAll(text, nil)), false},
+		"zstd trailing":    {zstdBlob(append(bytes.Clone(frame), 0)), false},
+		"zstd cut":         {zstdBlob(frame[:len(frame)-1]), false},
+		"zstd twice":       {zstdBlob(append(bytes.Clone(frame), empty...)), false},
+		"zstd skips":       {zstdBlob(append(bytes.Clone(frame), 0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0)), false},
 		"zstd junk":        {forge(VaultID{}, 1, 1, 5, plaintext(1, 5, []byte("hello"), 251)), false},
 	} {
 		got, err := reopen(VaultID{}, 1, c.b)

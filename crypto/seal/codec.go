@@ -88,9 +88,30 @@ func decompress(frame []byte, n int) ([]byte, error) {
 	if err := h.Decode(frame); err != nil || h.Skippable || h.DictionaryID != 0 || !h.HasFCS || h.FrameContentSize != uint64(n) {
 		return nil, ErrUnseal
 	}
+	if h.HasCheckSum || !oneFrame(frame[h.HeaderSize:]) {
+		return nil, ErrUnseal
+	}
 	out, err := decoder().DecodeAll(frame, make([]byte, 0, n))
 	if err != nil || len(out) != n {
 		return nil, ErrUnseal
 	}
 	return out, nil
+}
+
+// oneFrame reports whether blocks ends with its last block: the decoder would
+// also take further frames behind it.
+func oneFrame(blocks []byte) bool {
+	const rle = 1
+	for len(blocks) >= 3 {
+		head := uint32(blocks[0]) | uint32(blocks[1])<<8 | uint32(blocks[2])<<16
+		last, kind, n := head&1 == 1, head>>1&3, int(head>>3)
+		if kind == rle {
+			n = 1
+		}
+		if last || n > len(blocks)-3 {
+			return n == len(blocks)-3
+		}
+		blocks = blocks[3+n:]
+	}
+	return false
 }
