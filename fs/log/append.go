@@ -3,7 +3,6 @@ package log
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"kist/backend"
@@ -116,24 +115,5 @@ func (l *Log) classify(ctx context.Context, p *Pending, found *read) error {
 	l.mu.Lock()
 	l.sent = nil
 	l.mu.Unlock()
-	return fmt.Errorf("commit %d: %w", p.Seq, ErrLost)
-}
-
-// settled: the slot is behind the head. Was it ours?
-func (l *Log) settled(ctx context.Context, p *Pending) error {
-	hash, ok := l.known[p.Seq]
-	if !ok && p.Seq < l.Head().Seq {
-		raw, err := l.get(ctx, p.Seq)
-		if errors.Is(err, backend.ErrNotExist) {
-			return fmt.Errorf("commit %d is not shown: %w", p.Seq, ErrWithheld)
-		}
-		if err != nil {
-			return fmt.Errorf("commit %d: %w: %w", p.Seq, ErrUnknown, err)
-		}
-		hash = shown(p.Seq, raw).Hash
-	}
-	if hash == p.Hash {
-		return nil
-	}
 	return fmt.Errorf("commit %d: %w", p.Seq, ErrLost)
 }

@@ -267,24 +267,54 @@ func (l *Log) gallop(ctx context.Context, c *Commit, next [][]byte) ([][]byte, e
 		}
 	}
 	if c == nil {
-		return nil, fmt.Errorf("the first commit has no key for this identity, and no invitation or hint leads to one that has: %w", ErrNotMember)
+		var err error
+		if c, err = l.admission(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return next, l.start(ctx, c, l.rosterAfter(c))
+}
+
+// admission looks through the log for the membership commit that let this
+// identity in, when genesis does not open and nothing points further.
+func (l *Log) admission(ctx context.Context) (*Commit, error) {
+	for seqs := upFrom(1, window); ; seqs = upFrom(seqs[0]+window, window) {
+		got, err := l.readMany(ctx, seqs)
+		if err != nil {
+			return nil, err
+		}
+		for i, raw := range got {
+			if raw == nil {
+				return nil, fmt.Errorf("no commit up to %d has a key for this identity: %w", seqs[i], ErrNotMember)
+			}
+			o, err := parseObject(raw, l.vault, seqs[i])
+			if err != nil || len(o.clear) == 0 {
+				continue
+			}
+			c, err := l.contact(ctx, raw, seqs[i])
+			if err == nil || !unusable(err) {
+				return c, err
+			}
+		}
+	}
+}
+
+func upFrom(seq uint64, n int) []uint64 {
+	seqs := make([]uint64, n)
+	for i := range seqs {
+		seqs[i] = seq + uint64(i)
+	}
+	return seqs
 }
 
 // catchUp reads on from the head, in parallel and in growing windows, to the
 // first missing slot. ahead is what is known of the next slots already.
 func (l *Log) catchUp(ctx context.Context, ahead [][]byte) error {
-	const window = 32
 	for n := 1; ; n = min(2*n, window) {
 		seq := l.slot()
 		if len(ahead) == 0 {
-			seqs := make([]uint64, n)
-			for i := range seqs {
-				seqs[i] = seq + uint64(i)
-			}
 			var err error
-			if ahead, err = l.readMany(ctx, seqs); err != nil {
+			if ahead, err = l.readMany(ctx, upFrom(seq, n)); err != nil {
 				return err
 			}
 		}

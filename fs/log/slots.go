@@ -14,7 +14,10 @@ import (
 	"kist/backend"
 )
 
-const readers = 16 // slots read at once
+const (
+	readers = 16 // slots read at once
+	window  = 32 // slots asked for in one go
+)
 
 func (l *Log) key(seq uint64) string {
 	return fmt.Sprintf("vaults/%s/log/%016x", hex.EncodeToString(l.vault[:]), seq)
