@@ -124,20 +124,20 @@ func TestPasswd(t *testing.T) {
 }
 
 func TestCopiedHome(t *testing.T) {
-	u := made(t)
+	u := mounted(t)
+	u.write("mnt/waits", "in the journal", 0o600)
+	u.run("umount", "--no-drain", "mnt").exits(0)
 	if err := os.Rename(u.path("home"), u.path("old")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.CopyFS(u.path("home"), os.DirFS(u.path("old"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(u.path("mnt"), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	u.run("mount", "--passphrase-file", "pass", "mnt").exits(4).quiet().warns("kist id device new")
 	u.run("id", "device", "new", "--passphrase-file", "pass").exits(0)
 	u.run("mount", "--passphrase-file", "pass", "mnt").exits(0).quiet()
 	u.run("umount", "mnt").exits(0).quiet()
+	u.run("status").exits(0).says("former journals")
 }
 
 func list(t *testing.T, dir string) string {

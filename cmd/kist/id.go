@@ -127,7 +127,7 @@ func idDeviceNewVerb() *cobra.Command {
 			if err := drive.NewDevice(cmd.Context(), root, append(args, "")[0], pass.current(cmd.Context())); err != nil {
 				return err
 			}
-			fmt.Println("This machine is now a device of its own; the next mount brings in what the journal holds.")
+			fmt.Println("This machine is now a device of its own. Its old journal is kept, sealed, below former/ in the state folder.")
 			return nil
 		},
 	}

@@ -64,6 +64,9 @@ func printStatus(s *drive.Status) {
 	for _, p := range s.Problems {
 		row("problem", "%s", p)
 	}
+	if s.FormerBytes > 0 {
+		row("note", "%d bytes of former journals are kept in %s/former", s.FormerBytes, s.StateDir)
+	}
 	row("note", "space of deleted files is not reclaimed yet")
 	if !s.Exported {
 		row("note", "the keyfile has no copy yet; without it the drive is lost: kist id export FILE")

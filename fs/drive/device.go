@@ -12,8 +12,7 @@ import (
 
 // NewDevice makes the state folder a device of its own: with a new key,
 // certified there and then, a new journal and a new state. What the old journal
-// holds is set aside with the keyfile that opens it, for the next mount to
-// bring in. The old device stays certified: it may be alive elsewhere.
+// holds is set aside with the keyfile that opens it. The old device stays certified: it may be alive elsewhere.
 func NewDevice(ctx context.Context, root home.Root, store string, ask Asker) error {
 	p, err := find(ctx, root, store)
 	if err != nil {

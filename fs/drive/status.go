@@ -42,7 +42,8 @@ type Status struct {
 	CacheBudget  int64    `json:"cache_budget"`
 
 	JournalBytes int64 `json:"journal_bytes"`
-	Reclaims     bool  `json:"space_reclaimed"` // not yet: what is deleted keeps its room in the store
+	FormerBytes  int64 `json:"former_journal_bytes"` // of journals that device new has set aside
+	Reclaims     bool  `json:"space_reclaimed"`      // not yet: what is deleted keeps its room in the store
 }
 
 // GetStatus asks the daemon of the drive at dir; without dir, of the only drive
@@ -122,6 +123,11 @@ func (s *Status) fill(h *home.Home) {
 	s.StoreID, s.StateDir, s.Exported = h.ID(), h.Dir(), h.Exported()
 	s.Keyfile = h.Path("keyfile")
 	s.JournalBytes = treeSize(h.JournalDir())
+	if dirs, err := h.Formers(); err == nil {
+		for _, dir := range dirs {
+			s.FormerBytes += treeSize(dir + "/journal")
+		}
+	}
 	if s.Problems == nil {
 		s.Problems = []string{}
 	}
