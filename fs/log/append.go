@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-
-	"kist/backend"
 )
 
 // Append puts p into its slot. nil: it is in the log, and was read back. ErrLost:
@@ -85,7 +83,7 @@ func (l *Log) mark(p *Pending) error {
 // readBack decides what became of a Create. Its answer is not asked: a success
 // may have been granted twice, and a refusal may be about one's own bytes.
 func (l *Log) readBack(ctx context.Context, p *Pending, mine *Commit, created error) error {
-	raw, err := l.get(backend.Fresh(ctx), p.Seq)
+	raw, err := l.get(ctx, p.Seq)
 	if err != nil {
 		if created != nil {
 			err = fmt.Errorf("%w; reading back: %w", created, err)

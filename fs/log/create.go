@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 
-	"kist/backend"
 	"kist/crypto/seal"
 )
 
@@ -41,7 +40,7 @@ func Create(ctx context.Context, cfg Config, root []byte) (*Log, error) {
 		return nil, fmt.Errorf("first commit: %w (%w)", ErrBody, err)
 	}
 	created := cfg.Store.Create(ctx, l.key(0), raw)
-	back, err := l.get(backend.Fresh(ctx), 0)
+	back, err := l.get(ctx, 0)
 	if err != nil || !bytes.Equal(back, raw) {
 		return nil, fmt.Errorf("first commit: %w: %w", ErrUnknown, errOr(created, err))
 	}

@@ -29,7 +29,7 @@
 // # Locks
 //
 // A Log may be used from any goroutine. Calls that ask the store (Next, Append,
-// Resume, Check) are done one at a time and wait for each other under their
-// context; Head, Prepare and Voids never wait for the network. At asks the store
-// beside them. Trust has a lock of its own and may serve several Logs.
+// Resume, Check, At, and EpochKey for an old epoch) take turns and wait for each
+// other under their context; Head, Role, Prepare and Voids never wait for the
+// network. Trust has a lock of its own and may serve several Logs.
 package log
