@@ -103,7 +103,7 @@ func (m *Machine) environment() []string {
 		"KIST_HOME=" + m.home, "KIST_PASSPHRASE_FILE=" + m.pass,
 		"AWS_ACCESS_KEY_ID=" + s3Access, "AWS_SECRET_ACCESS_KEY=" + s3Secret,
 		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
-		"GORACE=halt_on_error=0 exitcode=66 log_path=" + m.dir + "/race",
+		"GORACE=halt_on_error=0 exitcode=66 atexit_sleep_ms=0 log_path=" + m.dir + "/race",
 	}
 	return append(env, m.env...)
 }

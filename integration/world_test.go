@@ -3,11 +3,11 @@
 package integration
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -143,8 +143,13 @@ func (w *World) finish() {
 		t.Logf("kept: %s", w.dir)
 		return
 	}
-	if err := errors.Join(os.RemoveAll(w.dir), os.RemoveAll(filepath.Dir(w.objects))); err != nil {
+	if err := os.RemoveAll(w.dir); err != nil {
 		t.Error(err)
+	}
+	if w.kind == onS3 && w.objects != "" {
+		if err := os.RemoveAll(filepath.Dir(w.objects)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -179,8 +184,8 @@ func (w *World) check() {
 // nothingLeft finds mounts, processes and temporary files that should be gone,
 // and removes them.
 func (w *World) nothingLeft() {
-	for _, dir := range mounts(w.dir) {
-		w.t.Errorf("left mounted: %s", strings.TrimPrefix(dir, w.dir))
+	for _, dir := range slices.Backward(mounts(w.dir)) { // what is mounted in another comes first
+		w.complain("left mounted: %s", strings.TrimPrefix(dir, w.dir))
 		cut(dir)
 	}
 	// What was killed or told to end may still be on its way out.
@@ -191,7 +196,7 @@ func (w *World) nothingLeft() {
 		left = alive(w.dir)
 	}
 	for pid, line := range left {
-		w.t.Errorf("left running: %d %s", pid, line)
+		w.complain("left running: %d %s", pid, line)
 		killPid(pid)
 	}
 	for _, m := range w.machines {
@@ -200,8 +205,16 @@ func (w *World) nothingLeft() {
 			w.t.Error(err)
 		}
 		for _, e := range entries {
-			w.t.Errorf("machine %s left a temporary file: %s", m.name, e.Name())
+			w.complain("machine %s left a temporary file: %s", m.name, e.Name())
 		}
+	}
+}
+
+// complain is an error unless the test has failed already: what is left then is
+// only a consequence.
+func (w *World) complain(format string, args ...any) {
+	if !w.t.Failed() {
+		w.t.Errorf(format, args...)
 	}
 }
 
