@@ -56,8 +56,10 @@ func (v *Vault) Commit(ctx context.Context) error {
 
 func (v *Vault) commit(ctx context.Context) error {
 	for {
+		resumed := v.pending != nil // holds older operations only
 		err := v.commitOnce(ctx)
 		switch {
+		case err == nil && resumed:
 		case errors.Is(err, errNothing):
 			return nil
 		case errors.Is(err, log.ErrLost):

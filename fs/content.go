@@ -118,8 +118,14 @@ func (w *world) writeContent(rec *tree.Inode, o *op) error {
 	if err := w.punch(rec, o.Off, o.Len); err != nil {
 		return err
 	}
-	if err := rec.Extents.Set(w.edit, tree.Key(o.Off), tree.Extent{Len: o.Len, Blob: o.Blob}); err != nil {
-		return err
+	// On the grid of chunks, so that each window can be packed by itself.
+	for done := uint64(0); done < o.Len; {
+		n := min(o.Len-done, chunkSize-(o.Off+done)%chunkSize)
+		x := tree.Extent{Len: n, At: uint32(done), Blob: o.Blob}
+		if err := rec.Extents.Set(w.edit, tree.Key(o.Off+done), x); err != nil {
+			return err
+		}
+		done += n
 	}
 	rec.Size = max(rec.Size, o.Off+o.Len)
 	return nil

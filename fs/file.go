@@ -172,7 +172,7 @@ func (v *Vault) Write(ctx context.Context, ino Ino, p []byte, off uint64, opt Wr
 	return done, nil
 }
 
-// writeSome writes up to the next chunk boundary, so that no piece straddles one.
+// writeSome writes up to a chunk's worth: one record, so that it is there or absent as a whole.
 func (v *Vault) writeSome(ctx context.Context, ino Ino, p []byte, off uint64, opt WriteOpts) (n int, err error) {
 	err = v.change(ctx, func() error {
 		rec, err := v.w.get(ino)
@@ -188,7 +188,7 @@ func (v *Vault) writeSome(ctx context.Context, ino Ino, p []byte, off uint64, op
 		if off+uint64(len(p)) > tree.MaxFileSize || off+uint64(len(p)) < off {
 			return syscall.EFBIG
 		}
-		n = min(len(p), int(chunkSize-off%chunkSize))
+		n = min(len(p), chunkSize)
 		return v.write(rec, p[:n], off, opt)
 	})
 	if err != nil {
@@ -209,7 +209,7 @@ func (v *Vault) write(rec *tree.Inode, p []byte, off uint64, opt WriteOpts) erro
 		return err
 	}
 	v.stats.gathered += int64(len(p))
-	if t := v.tail; t != nil && t.Ino == rec.Ino && t.Off+t.Len == off && t.Flags == flags && off%chunkSize != 0 {
+	if t := v.tail; t != nil && t.Ino == rec.Ino && t.Off+t.Len == off && t.Flags == flags && off%chunkSize+uint64(len(p)) <= chunkSize {
 		return v.growTail(p)
 	}
 	if err := v.closeTail(); err != nil {
@@ -228,7 +228,7 @@ func (v *Vault) write(rec *tree.Inode, p []byte, off uint64, opt WriteOpts) erro
 	}
 	v.remember(o)
 	v.tail = o
-	if (off+uint64(len(p)))%chunkSize == 0 {
+	if off%chunkSize+uint64(len(p)) >= chunkSize {
 		return v.closeTail()
 	}
 	return nil

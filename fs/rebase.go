@@ -631,7 +631,7 @@ func (r *rebase) edit(o *op) error {
 	}
 	if content && o.Flags&flagAppend != 0 && o.Kind == opWrite && rec.Size != o.Off {
 		o.Off = rec.Size // both appended: one after the other
-		return r.append(o)
+		return fits(r.w.apply(o))
 	}
 	if content {
 		changed, err := r.changed(rec, o.Seen)
@@ -643,35 +643,6 @@ func (r *rebase) edit(o *op) error {
 		}
 	}
 	return fits(r.w.apply(o))
-}
-
-// append writes at the end that the file has now, a chunk boundary at a time.
-func (r *rebase) append(o *op) error {
-	if o.Off%chunkSize+o.Len <= chunkSize {
-		return fits(r.w.apply(o))
-	}
-	rec, err := r.w.get(o.Ino)
-	if err != nil {
-		return err
-	}
-	n := *rec
-	if _, err := overlapping(n.Extents, o.Off, o.Len); err != nil {
-		return err
-	}
-	if err := r.w.spill(&n); err != nil {
-		return err
-	}
-	for done := uint64(0); done < o.Len; {
-		step := min(o.Len-done, chunkSize-(o.Off+done)%chunkSize)
-		x := tree.Extent{Len: step, At: uint32(done), Blob: o.Blob}
-		if err := n.Extents.Set(r.w.edit, tree.Key(o.Off+done), x); err != nil {
-			return err
-		}
-		done += step
-	}
-	n.Size, n.Mtime, n.Ctime, n.VerDev, n.VerOp = o.Off+o.Len, o.Time, o.Time, r.w.dev, o.N
-	r.w.dirty[o.Ino] = struct{}{}
-	return r.w.put(&n)
 }
 
 // copy puts the end of our version beside theirs, under one name a file and device.

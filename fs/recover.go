@@ -170,10 +170,7 @@ func (v *Vault) replay(ctx context.Context, replay *journal.Replay, after uint64
 			if err != nil {
 				return err
 			}
-			v.dirs[d.Ino] = d
-			if _, known := v.w.where[d.Ino]; !known {
-				v.w.where[d.Ino] = d.At
-			}
+			v.dirs[d.Ino], v.w.where[d.Ino] = d, d.At
 			return nil
 		case recBase:
 			b, err := decodeBaseRecord(r.Meta)
@@ -238,15 +235,11 @@ func (v *Vault) redoNameless(o *op) error {
 
 // redo applies one operation again, on the tree it was made on.
 func (v *Vault) redo(o *op) error {
-	if o.At.Parent != 0 && o.Kind != opCreate {
-		if _, known := v.w.where[o.Ino]; !known {
-			v.w.where[o.Ino] = o.At
-		}
+	if _, known := v.w.where[o.Ino]; o.Kind != opCreate && (o.At.Parent != 0 || !known) {
+		v.w.where[o.Ino] = o.At
 	}
 	if o.ToIno != 0 {
-		if _, known := v.w.where[o.ToIno]; !known {
-			v.w.where[o.ToIno] = o.To
-		}
+		v.w.where[o.ToIno] = o.To
 	}
 	if err := v.w.apply(o); err != nil {
 		var miss *tree.Miss

@@ -250,6 +250,10 @@ func (v *Vault) do(o *op) error {
 		return err
 	}
 	v.remember(o)
+	if o.Kind == opRename || o.Kind == opExchange {
+		delete(v.described, o.Ino)
+		delete(v.described, o.ToIno)
+	}
 	return v.record(recOp, meta, nil, flags)
 }
 
@@ -288,18 +292,22 @@ func (v *Vault) append(kind uint8, meta, payload []byte, flags journal.Flags) (j
 	return rec, nil
 }
 
-// describe makes sure that the journal says how to make these directories again.
+// describe makes sure that the journal says where these directories stand, up to the
+// root, and how to make them again.
 func (v *Vault) describe(dirs ...Ino) error {
 	for _, d := range dirs {
-		if d == 0 || d == RootIno || v.described[d] {
+		if d == 0 || d == RootIno {
+			continue
+		}
+		at := v.w.where[d]
+		if err := v.describe(at.Parent); err != nil {
+			return err
+		}
+		if v.described[d] {
 			continue
 		}
 		rec, err := v.w.get(d)
 		if err != nil {
-			return err
-		}
-		at := v.w.where[d]
-		if err := v.describe(at.Parent); err != nil {
 			return err
 		}
 		r := &dirRecord{Ino: d, At: at, Rec: encodeRec(rec)}

@@ -124,15 +124,11 @@ func (w *world) put(rec *tree.Inode) error {
 	}
 	at := w.where[rec.Ino]
 	if at.Parent != 0 {
-		dir, err := w.get(at.Parent)
-		if err != nil {
+		ent, ok, err := w.child(at.Parent, at.Name)
+		if err != nil && !errors.Is(err, errNoInode) {
 			return err
 		}
-		ent, _, err := dir.Dir.Get(at.Name)
-		if err != nil {
-			return err
-		}
-		if !ent.Linked {
+		if err == nil && ok && ent.Ino == rec.Ino && !ent.Linked {
 			return w.setEntry(at, tree.Entry{Inode: rec})
 		}
 	}
