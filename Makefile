@@ -12,7 +12,7 @@ SECONDS_FUZZ ?= 5
 .PHONY: build test run stop lint fuzz tools bench clean needs
 
 build:
-	go build -trimpath -o kist ./cmd/kist
+	go build -o kist ./cmd/kist
 
 # A drive of its own below .demo, mounted at ./drive. Asks nothing; a second
 # time it only mounts what is there.
