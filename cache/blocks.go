@@ -124,7 +124,7 @@ func (b *blocks) decode(f *os.File, n name, first, last int) ([][]byte, bool) {
 	var units [][]byte
 	i := uint64(first)
 	for u := range slices.Chunk(sealed, sealedUnit) {
-		plain, err := stream.Open(nil, i, aad, u)
+		plain, err := stream.Open(u[:0], i, aad, u) // in place
 		if err != nil {
 			return nil, false
 		}

@@ -250,15 +250,15 @@ func slice(b []byte, off, length int) ([]byte, bool) {
 // units serves a part of a chunk file from memory, else from the file.
 func (c *Cache) units(n name, off, length int) ([]byte, bool) {
 	first, last := off/unitSize, max(off+length-1, off)/unitSize
-	out := make([]byte, 0, (last-first+1)*unitSize)
+	var units [][]byte
 	for i := first; i <= last; i++ {
 		b, ok := c.mem.get(unit{n, i + 1})
 		if !ok {
 			return c.fromFile(n, first, last, off, length)
 		}
-		out = append(out, b...)
+		units = append(units, b)
 	}
-	return slice(out, off-first*unitSize, length)
+	return join(units, off-first*unitSize, length)
 }
 
 func (c *Cache) fromFile(n name, first, last, off, length int) ([]byte, bool) {
@@ -266,12 +266,21 @@ func (c *Cache) fromFile(n name, first, last, off, length int) ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
-	var out []byte
 	for i, b := range units {
 		c.mem.put(unit{n, first + i + 1}, b)
-		out = append(out, b...)
 	}
-	return slice(out, off-first*unitSize, length)
+	return join(units, off-first*unitSize, length)
+}
+
+// join copies length bytes from off on; off lies in the first unit.
+func join(units [][]byte, off, length int) ([]byte, bool) {
+	out := make([]byte, 0, length)
+	for _, b := range units {
+		b = b[min(off, len(b)):]
+		out = append(out, b[:min(len(b), length-len(out))]...)
+		off = 0
+	}
+	return out, len(out) == length
 }
 
 // Stats is a snapshot.

@@ -89,7 +89,6 @@ func (c *Cache) writeBatch() bool {
 	if len(batch) == 0 {
 		return false
 	}
-	_ = os.MkdirAll(c.dir, 0o700) // someone may have deleted it
 	c.freeSpace()
 	if c.room() {
 		c.write(batch)
@@ -129,9 +128,10 @@ func (c *Cache) evict() {
 func (c *Cache) reserve() int64 { return max(c.opt.FreeFloor, minReserve) }
 
 func (c *Cache) free() int64 {
+	_ = os.MkdirAll(c.dir, 0o700) // someone may have deleted it
 	var st unix.Statfs_t
 	if err := unix.Statfs(c.dir, &st); err != nil {
-		return 0 // the directory is gone, or worse: nothing to be written
+		return 0 // nothing to be written
 	}
 	return int64(st.Bavail) * int64(st.Bsize)
 }
