@@ -152,7 +152,10 @@ func appendErrors(t *testing.T, at int, persist, crash bool) {
 
 // hooked fails the requests whose number is in fails.
 func (a *actor) hooked(sent map[string]string, n *int, fails map[int]bool, persist bool) mem.Hook {
+	var mu sync.Mutex // hooks run side by side
 	return func(r mem.Request) mem.Answer {
+		mu.Lock()
+		defer mu.Unlock()
 		if r.Verb == mem.Create {
 			if had, ok := sent[r.Key]; ok && had != string(r.Body) {
 				a.t.Error("two different commits were sent for one slot")

@@ -3,6 +3,7 @@ package log
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -51,6 +52,7 @@ func TestRandomHistories(t *testing.T) {
 type history struct {
 	r    *rapid.T
 	w    *world
+	mu   sync.Mutex // hooks run side by side
 	sent map[string]string
 }
 
@@ -69,6 +71,8 @@ func (h *history) quiet(a *actor) { a.store.SetHook(h.hook(0)) }
 func (h *history) hook(mask int) mem.Hook {
 	n := 0
 	return func(r mem.Request) mem.Answer {
+		h.mu.Lock()
+		defer h.mu.Unlock()
 		if r.Verb == mem.Create {
 			if had, ok := h.sent[r.Key]; ok && had != string(r.Body) && h.w.store.Peek(r.Key) == nil {
 				h.r.Error("two commits were sent for a free slot")
