@@ -27,9 +27,7 @@ func TestKernelRemembers(t *testing.T) {
 		r.do(order{Op: "stat", Path: "f"})
 		r.try(order{Op: "stat", Path: "absent"})
 	}
-	for op := range m.calls {
-		m.count(op)
-	}
+	m.reset()
 	for range 10 {
 		r.do(order{Op: "read", Path: "f"})
 		r.do(order{Op: "list"})
@@ -52,9 +50,7 @@ func TestWritesAskNothing(t *testing.T) {
 	r.do(order{Op: "write", Path: "f"})
 	r.do(order{Op: "open", Path: "f"})
 	r.do(order{Op: "pwrite", Path: "f", Data: "x"})
-	for op := range m.calls {
-		m.count(op)
-	}
+	m.reset()
 	for i := range 10 {
 		r.do(order{Op: "pwrite", Path: "f", Data: "x", Off: int64(i)})
 	}
@@ -262,7 +258,7 @@ func TestInterrupt(t *testing.T) {
 	m, dir := mounted(t, Options{})
 	m.put("f", "content")
 	reading := make(chan struct{}, 10)
-	m.hook = func(ctx context.Context, op string) error {
+	m.intercept(func(ctx context.Context, op string) error {
 		if op != "read" {
 			return nil
 		}
@@ -273,7 +269,7 @@ func TestInterrupt(t *testing.T) {
 		case <-time.After(time.Minute):
 			return errors.New("nobody interrupted")
 		}
-	}
+	})
 	r := startAgent(t, dir, nil)
 	if err := r.in.Encode(order{Op: "read", Path: "f"}); err != nil {
 		t.Fatal(err)
@@ -294,8 +290,7 @@ func TestPanic(t *testing.T) {
 	var out syncBuffer
 	m, dir := mounted(t, Options{Log: out.logger()})
 	m.put("f", "content")
-	m.mu.Lock()
-	m.hook = func(_ context.Context, op string) error {
+	m.intercept(func(_ context.Context, op string) error {
 		if op == "setattr" {
 			panic("a bug")
 		}
@@ -303,8 +298,7 @@ func TestPanic(t *testing.T) {
 			return errors.New("the store is on fire")
 		}
 		return nil
-	}
-	m.mu.Unlock()
+	})
 	r := startAgent(t, dir, nil)
 	if rep := r.try(order{Op: "chmod", Path: "f", N: 0o600}); rep.Errno != int(syscall.EIO) {
 		t.Error(rep)

@@ -49,3 +49,5 @@ type FS interface {
 	Statfs() fs.Statfs
 	SetNotifier(n fs.Notifier)
 }
+
+var _ FS = (*fs.Vault)(nil)

@@ -198,6 +198,8 @@ func TestAsUser(t *testing.T) {
 	if rep := root.try(order{Op: "chown", Path: "f", N: 1}); rep.Errno != int(syscall.EPERM) {
 		t.Errorf("given away by root: %v", rep)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if a := m.nodes[2].attr; a.Uid != 0 || a.Gid != 0 {
 		t.Errorf("stored as %d:%d", a.Uid, a.Gid)
 	}
