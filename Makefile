@@ -29,12 +29,12 @@ run:
 		echo "The demo drive is mounted at ./drive."; fi
 	@echo
 	@echo "Try:   cp -r docs drive/ && ls -l drive/docs"
-	@echo "       $(KIST) status drive        what is where"
-	@echo "       find $(DEMO)/store -type f               what the provider sees"
-	@echo "       make stop                                 everything is in the store, then unmounted"
+	@echo "       $(KIST) status drive"
+	@echo "       find $(DEMO)/store -type f     # what the provider sees"
+	@echo "       make stop                     # stores everything and unmounts"
 
 stop:
-	@if mountpoint -q drive 2>/dev/null || $(KIST) status drive >/dev/null 2>&1; then $(KIST) umount drive; \
+	@if mountpoint -q drive 2>/dev/null || $(KIST) status drive >/dev/null 2>&1; then $(KIST) umount drive && echo "Everything is in the store; unmounted."; \
 	else echo "The demo drive is not mounted."; fi
 
 # Everything. Needs a C compiler for the race detector; installs what is missing.

@@ -26,6 +26,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends at once; the journal keeps what is there
 	syscall.Umask(0o077) // what kist makes beside a mount is its user's alone
 	err := root().ExecuteContext(ctx)
 	if err != nil && !errors.Is(err, errTold) {

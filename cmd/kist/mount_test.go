@@ -199,3 +199,37 @@ func TestLogNamesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestRolledBackStore(t *testing.T) {
+	u := mounted(t)
+	u.write("mnt/one", "1", 0o600)
+	u.run("umount", "mnt").exits(0)
+	if err := os.CopyFS(u.path("backup"), os.DirFS(u.path("store"))); err != nil {
+		t.Fatal(err)
+	}
+	u.run("mount", "mnt").exits(0)
+	u.write("mnt/two", "2", 0o600)
+	u.run("umount", "mnt").exits(0)
+	if err := os.RemoveAll(u.path("store")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(u.path("backup"), u.path("store")); err != nil {
+		t.Fatal(err)
+	}
+	u.run("mount", "mnt").exits(4).quiet()
+	u.run("trust", "reset", "dir:store").exits(2).quiet().warns("remembers", "shows", "--head")
+	u.run("trust", "reset", "--head", "00000000", "dir:store").exits(4).quiet()
+	u.run("mount", "mnt").exits(4).quiet()
+	shown := u.run("trust", "reset", "dir:store").err
+	_, shown, _ = strings.Cut(shown, "shows")
+	hash := shown[strings.Index(shown, "(")+1 : strings.Index(shown, ")")]
+	u.run("trust", "reset", "--head", hash, "dir:store").exits(0).says("accept")
+
+	// What this device wrote is gone from the store, so it is a device of a past
+	// that no longer is: it has to become another.
+	u.run("mount", "mnt").exits(4).warns("kist id device new")
+	u.run("id", "device", "new").exits(0)
+	u.run("mount", "mnt").exits(0)
+	u.reads("mnt/one", "1")
+	u.run("umount", "mnt").exits(0)
+}

@@ -31,7 +31,11 @@ func trustResetVerb() *cobra.Command {
 				return err
 			}
 			confirm := func(remembered, found string) error { return confirmHead(head, remembered, found) }
-			return drive.ResetTrust(cmd.Context(), root, args[0], head, confirm, pass.current(cmd.Context()))
+			if err := drive.ResetTrust(cmd.Context(), root, args[0], head, confirm, pass.current(cmd.Context())); err != nil {
+				return err
+			}
+			fmt.Println("This machine accepts the store as it is; the log says so.")
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&head, "head", "", "accept this head and no other: `HASH` or its beginning, as kist status shows it elsewhere")
