@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -183,9 +184,19 @@ func (m *Machine) umount() {
 	if m.mounted() {
 		m.w.t.Fatalf("machine %s: umount returned, but the drive is still mounted", m.name)
 	}
-	if left := m.daemons(); len(left) > 0 {
-		m.w.t.Fatalf("machine %s: umount returned, but the daemon lives: %v", m.name, left)
-	}
+	m.daemonGone()
+}
+
+// daemonGone waits for the last moments of a daemon; TestUmount says what
+// umount itself owes.
+func (m *Machine) daemonGone() {
+	m.w.t.Helper()
+	eventually(m.w.t, stepLimit, "the end of the daemon", func() error {
+		if left := m.daemons(); len(left) > 0 {
+			return fmt.Errorf("it lives: %v", left)
+		}
+		return nil
+	})
 }
 
 func (m *Machine) remount() { m.w.t.Helper(); m.umount(); m.mount() }
@@ -234,12 +245,7 @@ func (m *Machine) crash() {
 	m.w.t.Helper()
 	pid := m.daemon()
 	killPid(pid)
-	eventually(m.w.t, stepLimit, "the end of the killed daemon", func() error {
-		if len(m.daemons()) > 0 {
-			return errors.New("it lives")
-		}
-		return nil
-	})
+	m.daemonGone()
 }
 
 // logs are the daemons' messages, and the reports of the race detector.
