@@ -9,20 +9,23 @@ import (
 	"kist/backend"
 	"kist/fs/journal"
 	"kist/fs/log"
+	"kist/fs/tree"
 )
 
 // The pace of a mount. See DESIGN.md, section 6.
 const (
-	flushEvery   = time.Second      // unasked, what was written is on this disk after that
-	commitQuiet  = 2 * time.Second  // after the last change
-	commitLatest = 10 * time.Second // after the first
-	commitBytes  = 64 << 20         // or as soon as this much is gathered
-	pollBusy     = 2 * time.Second  // while the vault was touched
+	flushEvery   = time.Second             // unasked, what was written is on this disk after that
+	commitQuiet  = 2 * time.Second         // after the last change
+	commitLatest = 10 * time.Second        // after the first
+	commitBytes  = 64 << 20                // or as soon as this much is gathered
+	commitOps    = 50_000                  // or this many operations
+	pollBusy     = 1700 * time.Millisecond // while the vault was touched: seen within 2 s, jitter included
 	pollIdle     = 30 * time.Second
 	touchedFor   = 10 * time.Minute
 	retryFirst   = time.Second // after a failure, doubled up to
 	retryLast    = time.Minute
 	errorsToKeep = 20
+	opDeadline   = time.Minute // a call that needs the store fails with EIO after that
 	hintAtMost   = 5 * time.Second
 )
 
@@ -144,7 +147,7 @@ func (v *Vault) due() (time.Duration, bool) {
 		return 0, false
 	}
 	now := v.opt.Now()
-	if v.stats.gathered >= commitBytes {
+	if v.stats.gathered >= commitBytes || len(v.ops) >= commitOps {
 		return 0, true
 	}
 	at := min(v.stats.lastChange.Add(commitQuiet).Sub(now), v.stats.firstDirty.Add(commitLatest).Sub(now))
@@ -162,6 +165,7 @@ func (v *Vault) followLoop(ctx context.Context) {
 		if !wait(ctx, jitter(every), v.look) {
 			return
 		}
+		v.evict()
 		if err := v.Follow(ctx); err != nil && ctx.Err() == nil {
 			v.logError("follow", err)
 			if refused(err) {
@@ -169,6 +173,18 @@ func (v *Vault) followLoop(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// evict keeps the pages in memory within their budget. Under turn, because a sealing
+// must not lose pages under its hands.
+func (v *Vault) evict() {
+	if !v.turn.TryLock() {
+		return // a commit is under way; it evicts when it is done
+	}
+	defer v.turn.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	tree.Evict(tree.State{Root: v.w.root, Table: v.w.table}, pageBytes)
 }
 
 // refused says that the store shows what must not be: nothing is written on top of it.
@@ -301,12 +317,21 @@ type Status struct {
 	Errors       []string
 }
 
+func contentOf(ops []*op) (n int64) {
+	for _, o := range ops {
+		if o.Kind == opWrite {
+			n += int64(o.Len)
+		}
+	}
+	return n
+}
+
 // Status tells how things stand, from memory.
 func (v *Vault) Status() Status {
 	unsynced, disk := v.jrn.Usage()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	s := Status{Connected: v.stats.away == nil, Head: v.base.Head, PendingOps: len(v.ops), PendingBytes: v.stats.gathered,
+	s := Status{Connected: v.stats.away == nil, Head: v.base.Head, PendingOps: len(v.ops), PendingBytes: contentOf(v.ops),
 		Oldest: v.stats.firstDirty, Uploading: v.stats.uploading, LastCommit: v.stats.lastCommit, Journal: disk,
 		Unsynced: unsynced, ReadOnly: v.opt.ReadOnly, Errors: append([]string(nil), v.stats.errs...)}
 	if v.stats.away != nil {

@@ -101,7 +101,7 @@ type build struct {
 }
 
 func (v *Vault) freeze(ctx context.Context) (*build, error) {
-	key, err := v.log.EpochKey(ctx, v.log.Head().Epoch, seal.LabelFooterKey)
+	key, err := v.log.EpochKey(ctx, v.log.Head().Roster.Epoch, seal.LabelFooterKey)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (v *Vault) freeze(ctx context.Context) (*build, error) {
 	b.fw = newWorld(v.w.freeze(), v.number)
 	b.fw.where = v.w.paths(v.w.dirty)
 	v.w.dirty = map[Ino]struct{}{}
-	b.sink = pack.NewWriter(pack.Footer{Vault: v.opt.Vault, Epoch: v.base.Epoch, Key: key}, func(p pack.Pack) error { return v.upload(ctx, p) })
+	b.sink = pack.NewWriter(pack.Footer{Vault: v.opt.Vault, Epoch: v.log.Head().Roster.Epoch, Key: key}, func(p pack.Pack) error { return v.upload(ctx, p) })
 	b.sealing = tree.NewSealing(v.opt.Vault, b.sink)
 	for _, o := range v.ops {
 		count(&b.summary, o)
@@ -316,7 +316,7 @@ func (v *Vault) install(ctx context.Context, pc *pendingCommit) error {
 }
 
 // pageBytes is how much of the tree stays in memory, encoded size.
-const pageBytes = 64 << 20
+const pageBytes = 24 << 20
 
 // keepFrom returns the record up to which the journal may let go: nothing that an
 // open file without a name still needs. No commit contains such a file; one that never

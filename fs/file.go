@@ -58,6 +58,7 @@ func (v *Vault) Read(ctx context.Context, ino Ino, p []byte, off uint64) (int, e
 		if err != nil {
 			return 0, err
 		}
+		v.readAhead(ino, off, uint64(len(p)))
 		n, err := v.readSegments(ctx, segs, p)
 		if err == nil || try == 2 || !errors.Is(err, journal.ErrGone) {
 			return n, err
@@ -115,6 +116,8 @@ func (v *Vault) blob(ctx context.Context, b *tree.Blob) ([]byte, error) {
 		return plain, nil
 	}
 	if ptr, stored := b.Pointer(); stored {
+		ctx, cancel := context.WithTimeout(ctx, opDeadline)
+		defer cancel()
 		plain, err := v.packs.Fetch(ctx, ptr)
 		if err != nil {
 			return nil, v.observe(err)

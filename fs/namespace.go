@@ -406,6 +406,7 @@ func (v *Vault) ReadDir(ctx context.Context, dir Ino, from string, max int) ([]D
 				inner = err
 				return false
 			}
+			v.noteContent(n)
 			a, err := attrOf(n)
 			inner = err
 			out = append(out, DirEnt{Name: name, Attr: a})

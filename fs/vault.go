@@ -71,6 +71,7 @@ type Vault struct {
 	jrn   *journal.Journal
 	packs *pack.Reader
 	hot   *hotCache
+	ahead readahead
 
 	turn sync.Mutex
 
@@ -202,6 +203,8 @@ func (v *Vault) fill(ctx context.Context, m *tree.Miss) error {
 	for _, n := range m.Next {
 		v.packs.Note(n.Ptr)
 	}
+	ctx, cancel := context.WithTimeout(ctx, opDeadline)
+	defer cancel()
 	plain, err := v.packs.Fetch(ctx, m.Ptr)
 	if err != nil {
 		return v.observe(err)

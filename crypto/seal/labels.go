@@ -46,7 +46,6 @@ const (
 // Labels of fs.
 const (
 	LabelFooterKey Label = "kist/1/key/footer" // from the epoch secret
-	LabelDedupKey  Label = "kist/1/key/dedup"  // from the epoch secret
 )
 
 // Labels of fs/home.

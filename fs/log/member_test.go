@@ -113,9 +113,9 @@ func TestRemoval(t *testing.T) {
 	if err := bob.tryOpen(w); !errors.Is(err, ErrNotMember) {
 		t.Fatal(err)
 	}
-	key0, err := ann.EpochKey(ctx, 0, seal.LabelDedupKey)
+	key0, err := ann.EpochKey(ctx, 0, seal.LabelFooterKey)
 	must(t, err)
-	if want := seal.DeriveKey(old, seal.LabelDedupKey, epochContext(w.vault, 0)); !key0.Equal(want) {
+	if want := seal.DeriveKey(old, seal.LabelFooterKey, epochContext(w.vault, 0)); !key0.Equal(want) {
 		t.Fatal("the history opened another secret")
 	}
 	// One who joins now sees the past through the histories.
