@@ -205,7 +205,7 @@ func (v *Vault) write(rec *tree.Inode, p []byte, off uint64, opt WriteOpts) erro
 	if opt.Append {
 		flags |= flagAppend
 	}
-	if opt.KillPriv && privileged(rec) {
+	if opt.KillPriv && killPriv(rec.Mode) != rec.Mode {
 		flags |= flagKillPriv
 	}
 	if err := v.jrn.Reserve(int64(len(p)) + recordSlack); err != nil {

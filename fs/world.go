@@ -465,6 +465,8 @@ func (w *world) applyInode(o *op) error {
 	n.Ctime, n.VerDev, n.VerOp = o.Time, w.dev, o.N
 	if o.Flags&flagKillPriv != 0 {
 		n.Mode = killPriv(n.Mode)
+	}
+	if privileged(&n) && takesPrivileges(o) {
 		n.Xattrs = withoutXattr(n.Xattrs, xattrCapability)
 	}
 	switch o.Kind {
@@ -518,14 +520,21 @@ func (w *world) setAttr(n *tree.Inode, o *op) error {
 // xattrCapability is what a write takes from an executable besides suid and sgid.
 const xattrCapability = "security.capability"
 
-// privileged says whether killing privileges would change anything.
+// privileged says whether an inode carries file capabilities.
 func privileged(n *tree.Inode) bool {
 	for _, x := range n.Xattrs {
 		if x.Name == xattrCapability {
 			return true
 		}
 	}
-	return killPriv(n.Mode) != n.Mode
+	return false
+}
+
+// takesPrivileges says whether an operation takes file capabilities away: whatever
+// changes content or owner does, and the kernel leaves that to us.
+func takesPrivileges(o *op) bool {
+	return o.Kind == opWrite || o.Kind == opPunch || o.Flags&flagKillPriv != 0 ||
+		o.Kind == opAttr && o.Mask&(SetSize|SetUid|SetGid) != 0
 }
 
 // killPriv clears suid, and sgid where it means execution as the group.
