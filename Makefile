@@ -44,7 +44,7 @@ test: needs tools lint build
 	GOMAXPROCS=1 go test -count=1 -timeout 15m ./fs ./fs/mount
 
 needs:
-	@.ci/need fusermount3 rsync git sqlite3 tar fio setfattr setfacl cc
+	@.ci/need fusermount3 rsync git sqlite3 tar fio setfattr setfacl mkfs.ext4 cc
 	@if test "$$(id -u)" = 0; then \
 		test -e /dev/fuse || mknod /dev/fuse c 10 229; chmod 666 /dev/fuse; fi
 

@@ -32,11 +32,10 @@ func TestMain(m *testing.M) {
 
 // user is a person at a shell: a home of their own, a folder they stand in.
 type user struct {
-	t    *testing.T
-	dir  string
-	env  []string
-	in   string
-	name string
+	t   *testing.T
+	dir string
+	env []string
+	in  string
 }
 
 type outcome struct {

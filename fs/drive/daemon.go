@@ -118,9 +118,13 @@ func (d *daemon) attach() (err error) {
 	d.mount, err = mount.Mount(d.vault, d.cfg.Dir, mount.Options{ReadOnly: d.cfg.ReadOnly, AllowOther: d.cfg.AllowOther,
 		AsUser: owner(), Control: d.place.home.ControlPath(), Log: d.logger})
 	if err != nil {
+		return fmt.Errorf("%w; the file log in the state folder may say more", err)
+	}
+	if err := d.mount.WaitMount(); err != nil {
+		d.detach()
 		return err
 	}
-	return d.mount.WaitMount()
+	return nil
 }
 
 // abandon closes what open has opened, when nothing was mounted.
