@@ -27,7 +27,7 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends at once; the journal keeps what is there
-	syscall.Umask(0o077) // what kist makes beside a mount is its user's alone
+	syscall.Umask(0o077)         // what kist makes beside a mount is its user's alone
 	err := root().ExecuteContext(ctx)
 	if err != nil && !errors.Is(err, errTold) {
 		fmt.Fprintln(os.Stderr, "kist:", err)

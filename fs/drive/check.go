@@ -3,8 +3,12 @@ package drive
 import (
 	"context"
 	"errors"
+	"strings"
 
+	"kist/backend"
+	"kist/crypto/keys"
 	"kist/fs/home"
+	"kist/fs/log"
 )
 
 // Report is what a check has found.
@@ -12,10 +16,64 @@ type Report struct{}
 
 var errNoCheck = errors.New("this build has no check yet")
 
-// Check verifies what is in the store.
-func Check(ctx context.Context, root home.Root, target string, readData bool, ask Asker, progress func(string)) (*Report, error) {
-	_, err := find(ctx, root, target)
-	return nil, errors.Join(err, errNoCheck)
+// Check verifies what is in a store, named as STORE or by the folder where it
+// is mounted. In the second case the daemon does it, which has the keys. A
+// report with damage comes with ErrDamage.
+func Check(ctx context.Context, root home.Root, target string, readData bool, pass Asker, progress func(string)) (*Report, error) {
+	if !strings.HasPrefix(target, "dir:") && !strings.HasPrefix(target, "s3:") {
+		r := new(Report)
+		err := ask(ctx, target, request{Op: "check", ReadData: readData}, r, progress)
+		return r, err
+	}
+	p, err := find(ctx, root, target)
+	if err != nil {
+		return nil, err
+	}
+	st, err := p.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := p.reader(pass)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Wipe()
+	trust, err := log.OpenTrust(frozen{p.home.Files()}, s.TrustKey(), s.Store)
+	if err != nil {
+		return nil, err
+	}
+	return runCheck(ctx, st, s, trust, readData, progress)
 }
 
-func (d *daemon) check(context.Context, bool, func(string)) (*Report, error) { return nil, errNoCheck }
+// reader opens the keyfile for reading alone: also in a folder that is a copy.
+func (p place) reader(pass Asker) (*keys.Session, error) {
+	k, err := p.keyfile()
+	if err != nil {
+		return nil, err
+	}
+	run, secret, err := unlock(pass)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	return k.OpenMain(run, secret)
+}
+
+func (d *daemon) check(ctx context.Context, readData bool, progress func(string)) (*Report, error) {
+	trust, err := log.OpenTrust(frozen{d.place.home.Files()}, d.session.TrustKey(), d.session.Store)
+	if err != nil {
+		return nil, err
+	}
+	return runCheck(ctx, d.store, d.session, trust, readData, progress)
+}
+
+// frozen is the memory of this device as a check uses it: compared with, never
+// written, since a mount may be using it.
+type frozen struct{ home.Files }
+
+func (frozen) WriteFileDurable(string, []byte) error { return nil }
+
+// runCheck is where fs/check comes in.
+func runCheck(context.Context, backend.Store, *keys.Session, *log.Trust, bool, func(string)) (*Report, error) {
+	return nil, errNoCheck
+}
