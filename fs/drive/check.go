@@ -56,7 +56,11 @@ func (p place) reader(pass Asker) (*keys.Session, error) {
 		return nil, err
 	}
 	defer clear(secret)
-	return k.OpenMain(run, secret)
+	s, err := k.OpenMain(run, secret)
+	if err == nil && !s.HasDevice() {
+		return nil, errNoDevice
+	}
+	return s, err
 }
 
 func (d *daemon) check(ctx context.Context, readData bool, progress func(string)) (*Report, error) {

@@ -77,6 +77,8 @@ func prepare(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (o
 	return order{cfg, root, pass}, p, err
 }
 
+var errNoDevice = fmt.Errorf("%w: it is an export without a device; run kist id device new", keys.ErrKeyfile)
+
 // unlock opens the keyfile and makes sure that it belongs to this folder on
 // this machine.
 func (p place) unlock(pass []byte) (*keys.Session, error) {
@@ -93,7 +95,7 @@ func (p place) unlock(pass []byte) (*keys.Session, error) {
 		return nil, err
 	}
 	if !s.HasDevice() {
-		return nil, fmt.Errorf("%w: it is an export without a device; run kist id device new", keys.ErrKeyfile)
+		return nil, errNoDevice
 	}
 	return s, p.home.CheckAgainst(s.State, s.Machine)
 }
