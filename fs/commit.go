@@ -485,7 +485,7 @@ func (v *Vault) place(ctx context.Context, b *build, blob *tree.Blob) error {
 	l, _ := blob.Local().(*local)
 	v.mu.Unlock()
 	if l != nil && l.chunk != nil {
-		raw, err := v.jrn.Payload(l.loc)
+		raw, err := l.src.Payload(l.loc)
 		if err != nil {
 			return err
 		}

@@ -12,9 +12,10 @@ import (
 
 // local says where the bytes of a pending blob are on this machine.
 type local struct {
-	data  []byte      // in memory: the growing tail, or spilled inline content
-	loc   journal.Loc // in the journal
-	chunk *chunkKey   // the journal keeps the sealed blob itself
+	data  []byte           // in memory: the growing tail, or spilled inline content
+	loc   journal.Loc      // in the journal
+	src   *journal.Journal // which journal that is
+	chunk *chunkKey        // the journal keeps the sealed blob itself
 }
 
 // Open counts a handle on an inode; Release takes it back. An inode stays readable
@@ -150,7 +151,7 @@ func (v *Vault) localBytes(b *tree.Blob) ([]byte, error) {
 	if c.data != nil {
 		return c.data, nil
 	}
-	raw, err := v.jrn.Payload(c.loc)
+	raw, err := c.src.Payload(c.loc)
 	if err != nil || c.chunk == nil {
 		return raw, err
 	}
@@ -285,7 +286,7 @@ func (v *Vault) closeTail() error {
 		return err
 	}
 	v.hot.put(t.Blob, l.data)
-	t.Blob.SetLocal(&local{loc: rec.Loc, chunk: chunk})
+	t.Blob.SetLocal(&local{src: v.jrn, loc: rec.Loc, chunk: chunk})
 	return nil
 }
 

@@ -206,7 +206,7 @@ func (v *Vault) decode(r journal.Record) (*op, error) {
 	if err != nil || o.Kind != opWrite {
 		return o, err
 	}
-	l := &local{loc: r.Loc}
+	l := &local{src: v.jrn, loc: r.Loc}
 	if o.Flags&flagChunk != 0 {
 		l.chunk = &o.Chunk
 	}
