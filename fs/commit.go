@@ -55,7 +55,7 @@ func (v *Vault) Commit(ctx context.Context) error {
 }
 
 func (v *Vault) commit(ctx context.Context) error {
-	for {
+	for lost := 1; ; {
 		resumed := v.pending != nil // holds older operations only
 		err := v.commitOnce(ctx)
 		switch {
@@ -63,17 +63,29 @@ func (v *Vault) commit(ctx context.Context) error {
 		case errors.Is(err, errNothing):
 			return nil
 		case errors.Is(err, log.ErrLost):
-			if err := v.catchUp(ctx); err != nil {
+			if err := v.yield(ctx, lost); err != nil {
 				return err
 			}
+			lost = min(lost*2, 32)
 		case err != nil:
 			return v.observe(err)
 		default:
-			v.observe(nil)
-			return nil
+			return v.observe(nil)
 		}
 	}
 }
+
+// yield follows the winner of a lost race. The more often in a row, the longer it waits
+// before the next try, so that many writers find their turns.
+func (v *Vault) yield(ctx context.Context, lost int) error {
+	if !v.opt.Manual && lost > 1 && !wait(ctx, jitter(time.Duration(lost)*lostWait), nil) {
+		return ctx.Err()
+	}
+	return v.catchUp(ctx)
+}
+
+// lostWait is the unit of waiting after lost races.
+const lostWait = 50 * time.Millisecond
 
 func (v *Vault) commitOnce(ctx context.Context) error {
 	if v.pending == nil {
