@@ -1,7 +1,7 @@
 package home
 
 import (
-	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,12 +10,13 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"kist/crypto/seal"
 )
 
 const (
 	stateName  = "state"
 	stateMagic = "kist state 1"
-	markLabel  = "kist/1/state-mark"
 )
 
 // State is the identity of a state folder. The keyfile's device section holds
@@ -129,7 +130,7 @@ func mark(path string) ([32]byte, error) {
 	if err != nil {
 		return [32]byte{}, err
 	}
-	return sha256.Sum256(fmt.Appendf(nil, "%s\x00%d\x00%s", markLabel, st.Ino, machine)), nil
+	return seal.Hash(seal.LabelStateMark, binary.BigEndian.AppendUint64(nil, st.Ino), []byte(machine)), nil
 }
 
 func encodeState(s State) []byte {
