@@ -32,6 +32,7 @@ type pendingCommit struct {
 	sealing *tree.Sealing
 	state   tree.State
 	ops     int
+	landed  bool // it is in the log, and the live tree does not yet stand on it
 }
 
 var errNothing = errors.New("fs: nothing to commit")
@@ -89,6 +90,13 @@ const lostWait = 50 * time.Millisecond
 
 func (v *Vault) commitOnce(ctx context.Context) error {
 	if v.pending == nil {
+		if v.log.Head().Hash != v.base.Hash {
+			// The log was read further than the live tree could follow: what is signed
+			// now would stand on a commit whose tree it does not contain.
+			if err := v.catchUp(ctx); err != nil {
+				return err
+			}
+		}
 		b, err := v.freeze(ctx)
 		if err != nil {
 			return err
@@ -132,6 +140,8 @@ func (v *Vault) freeze(ctx context.Context) (*build, error) {
 	b.fw = newWorld(v.w.freeze(), v.number)
 	b.fw.where = v.w.paths(v.w.dirty)
 	v.w.dirty = map[Ino]struct{}{}
+	// The commit lets the journal go up to here: what comes after describes anew.
+	v.described = map[Ino]bool{}
 	b.sink = pack.NewWriter(pack.Footer{Vault: v.opt.Vault, Epoch: v.log.Head().Roster.Epoch, Key: key}, func(p pack.Pack) error { return v.upload(ctx, p) })
 	b.sealing = tree.NewSealing(v.opt.Vault, b.sink)
 	for _, o := range v.ops {
@@ -270,6 +280,9 @@ const commitPart = 1 << 20
 // finish sends the signed commit and draws the consequences of the answer.
 func (v *Vault) finish(ctx context.Context) error {
 	pc := v.pending
+	if pc.landed {
+		return v.install(ctx, pc)
+	}
 	err := v.log.Append(ctx, pc.p)
 	if serr := v.opt.Step(StepAppend); serr != nil {
 		return serr
@@ -285,7 +298,8 @@ func (v *Vault) finish(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	v.pending = nil
+	pc.landed = true
+	pc.sealing.Install()
 	return v.install(ctx, pc)
 }
 
@@ -299,15 +313,16 @@ func (v *Vault) redirty(ops []*op) {
 }
 
 // install makes the committed tree the one that stands in memory: operations made
-// while the commit was under way are applied on top of it.
+// while the commit was under way are applied on top of it. Until that is done the commit
+// stays pending: nobody may follow or commit from a tree that the log has left behind.
 func (v *Vault) install(ctx context.Context, pc *pendingCommit) error {
-	pc.sealing.Install()
 	head := v.log.Head()
 	r := v.newRebase(head, pc.state, pc.ops)
 	r.own = true
 	if err := v.rebase(ctx, r); err != nil {
 		return err
 	}
+	v.pending = nil
 	if err := v.opt.Step(StepInstall); err != nil {
 		return err
 	}
@@ -330,15 +345,22 @@ func (v *Vault) install(ctx context.Context, pc *pendingCommit) error {
 // pageBytes is how much of the tree stays in memory, encoded size.
 const pageBytes = 24 << 20
 
-// keepFrom returns the record up to which the journal may let go: nothing that an
-// open file without a name still needs. No commit contains such a file; one that never
-// had a name may still get one, and is then made again from its records.
+// keepFrom returns the record up to which the journal may let go, of those up to n, which
+// a commit contains: nothing that an open file without a name still needs. No commit
+// contains such a file. One that never had a name is made again from its records, until
+// a commit contains the operation that gave it one.
 func (v *Vault) keepFrom(n uint64) uint64 {
-	for _, made := range v.nameless {
+	upTo := n
+	for ino, made := range v.nameless {
+		if linked := v.linked[ino]; linked != 0 && linked <= upTo {
+			delete(v.nameless, ino)
+			delete(v.linked, ino)
+			continue
+		}
 		n = min(n, made-1)
 	}
 	for _, rec := range v.w.orphans {
-		_ = rec.Extents.Scan("", func(_ string, x tree.Extent) bool {
+		err := rec.Extents.Scan("", func(_ string, x tree.Extent) bool {
 			b, _ := x.Resolve()
 			if _, stored := b.Pointer(); !stored {
 				if l, ok := b.Local().(*local); ok && l.data == nil && l.loc.N <= n {
@@ -347,6 +369,9 @@ func (v *Vault) keepFrom(n uint64) uint64 {
 			}
 			return true
 		})
+		if err != nil {
+			return 0 // a page of it is not in memory, so nobody knows: it all stays
+		}
 	}
 	return n
 }

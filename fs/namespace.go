@@ -63,10 +63,12 @@ func (v *Vault) Ref(ino, parent Ino, name string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	at := place{parent, name}
-	if ent, ok, err := v.w.child(parent, name); err == nil && ok && ent.Linked {
+	ent, ok, err := v.w.child(parent, name)
+	other := err == nil && (!ok || ent.Ino != ino)
+	if err == nil && ok && ent.Linked {
 		at = place{}
 	}
-	if old, known := v.w.where[ino]; known && v.refs[ino] != nil {
+	if old, known := v.w.where[ino]; known && (other || v.refs[ino] != nil) {
 		at = old // the listing may be older than a rename
 	}
 	v.hold(ino, at)
@@ -90,7 +92,9 @@ func (v *Vault) drop(ino Ino, r *ref) {
 	}
 	delete(v.refs, ino)
 	delete(v.w.orphans, ino)
-	delete(v.nameless, ino)
+	if v.linked[ino] == 0 {
+		delete(v.nameless, ino)
+	}
 }
 
 // Parent returns the directory an inode was last seen in; the root's is the root.
@@ -255,7 +259,7 @@ func (v *Vault) Link(ctx context.Context, ino, parent Ino, name string) (Attr, e
 		switch {
 		case n.Type == tree.TypeDir:
 			return syscall.EPERM
-		case orphan && !nameless:
+		case orphan && (!nameless || v.linked[ino] != 0):
 			return syscall.ENOENT // its last name was taken; it does not come back
 		}
 		if _, err := v.directory(parent, name); err != nil {
@@ -264,10 +268,13 @@ func (v *Vault) Link(ctx context.Context, ino, parent Ino, name string) (Attr, e
 		if err := v.w.free(place{parent, name}); err != nil {
 			return err
 		}
-		if err := v.do(v.subject(&op{Kind: opLink, To: place{parent, name}}, n)); err != nil {
+		o := v.subject(&op{Kind: opLink, To: place{parent, name}}, n)
+		if err := v.do(o); err != nil {
 			return err
 		}
-		delete(v.nameless, ino)
+		if orphan {
+			v.linked[ino] = o.N
+		}
 		if n, err = v.w.get(ino); err != nil {
 			return err
 		}

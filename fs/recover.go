@@ -14,6 +14,9 @@ import (
 // of it the operations of the journal that no commit contains. It is also what follows
 // a month without the store.
 func (v *Vault) recover(ctx context.Context, replay *journal.Replay) error {
+	for _, d := range replay.Damage {
+		v.complain(fmt.Sprintf("the journal is damaged: what it held from record %d on is missing; its bytes are kept in its folder as %s", d.First, d.File))
+	}
 	if err := v.resume(ctx, replay); err != nil {
 		return err
 	}
@@ -39,10 +42,19 @@ func (v *Vault) recover(ctx context.Context, replay *journal.Replay) error {
 	if err := v.replay(ctx, replay, row.Op); err != nil {
 		return err
 	}
-	if head.Seq > v.base.Seq {
+	switch {
+	case head.Seq > v.base.Seq:
 		return v.moveTo(ctx, head)
+	case from == head && !v.ownWork(head) && !v.opt.ReadOnly:
+		// A replay begins on this device's own newest commit: it must learn of this one.
+		return v.record(recBase, baseRecord{Seq: head.Seq, Hash: head.Hash}.encode(), nil, 0)
 	}
 	return nil
+}
+
+// ownWork says whether a commit is one that this device's operations end in.
+func (v *Vault) ownWork(c *log.Commit) bool {
+	return c.Device == v.opt.Session.Device && c.Kind != log.Membership
 }
 
 // stand makes a commit the base of the live tree.
@@ -58,24 +70,26 @@ func (v *Vault) stand(c *log.Commit) error {
 // resume sends a commit again that was signed before a crash, if its slot is not yet known.
 func (v *Vault) resume(ctx context.Context, replay *journal.Replay) error {
 	var seq uint64
+	var size uint32
 	var buf []byte
 	err := replay.Each(0, func(r journal.Record) error {
 		if r.Kind != recCommit {
 			return nil
 		}
 		d := decoder{b: r.Meta}
-		s, size := d.u64(), d.u32()
+		s, n := d.u64(), d.u32()
 		part, err := v.jrn.Payload(r.Loc)
 		if err != nil || d.bad || len(d.b) != 0 {
 			return errors.Join(err, errOpDecode)
 		}
-		if s != seq || uint32(len(buf)) >= size {
-			seq, buf = s, nil
+		if s != seq || n != size || uint32(len(buf)) >= size {
+			seq, size, buf = s, n, nil
 		}
 		buf = append(buf, part...)
 		return nil
 	})
-	if err != nil || buf == nil || seq <= v.log.Head().Seq || v.opt.ReadOnly {
+	// A commit of which the crash has taken a part was not synced, and so never sent.
+	if err != nil || uint32(len(buf)) != size || buf == nil || seq <= v.log.Head().Seq || v.opt.ReadOnly {
 		return err
 	}
 	if err := v.log.Resume(ctx, buf); err != nil && !errors.Is(err, log.ErrLost) {
@@ -150,7 +164,7 @@ func (v *Vault) lastOwn(ctx context.Context, replay *journal.Replay, head *log.C
 		if err != nil {
 			return nil, err
 		}
-		if c != nil && c.Device == v.opt.Session.Device && c.Kind != log.Membership {
+		if c != nil && v.ownWork(c) {
 			return c, nil
 		}
 		if seq == 0 {

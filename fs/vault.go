@@ -87,7 +87,8 @@ type Vault struct {
 	dirs      map[Ino]*dirRecord // as described in the journal, to make them again
 	refs      map[Ino]*ref
 	copies    map[Ino]Ino    // inode → its conflict copy, see rebase
-	nameless  map[Ino]uint64 // made without a name and still without: the record that made it
+	nameless  map[Ino]uint64 // made without a name: the record that made it
+	linked    map[Ino]uint64 // of these, with a name that no commit contains: the record that gave it
 	pending   *pendingCommit
 	notify    Notifier
 	closed    bool
@@ -130,14 +131,14 @@ func Open(ctx context.Context, opt Options) (*Vault, error) {
 	l, err := log.Open(ctx, log.Config{Store: opt.Store, Vault: opt.Vault, Session: opt.Session, Trust: opt.Trust,
 		Cache: logCache(opt.Cache), Now: opt.Now, Known: opt.Known, CheckRoot: checkRoot})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, opt.Disk.Close())
 	}
 	jrn, replay, err := journal.Open(opt.Disk, opt.Session.JournalKey(), journal.Options{Vault: opt.Vault, Budget: opt.Budget})
 	if err != nil {
 		return nil, err
 	}
 	v := &Vault{opt: opt, log: l, jrn: jrn, packs: pack.NewReader(opt.Store, opt.Vault, windowBytes), hot: newHotCache(hotBytes),
-		described: map[Ino]bool{}, dirs: map[Ino]*dirRecord{}, refs: map[Ino]*ref{}, copies: map[Ino]Ino{}, nameless: map[Ino]uint64{}}
+		described: map[Ino]bool{}, dirs: map[Ino]*dirRecord{}, refs: map[Ino]*ref{}, copies: map[Ino]Ino{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{}}
 	if err := v.recover(ctx, replay); err != nil {
 		return nil, errors.Join(err, jrn.Close())
 	}

@@ -1,0 +1,228 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"kist/backend/mem"
+	"kist/fs/log"
+)
+
+var bg = context.Background()
+
+// smallSegments mounts again with a journal of segments of 16 MiB, so that a test can
+// fill one and see what a commit lets go.
+func (m *machine) smallSegments() {
+	m.d.t.Helper()
+	if m.v != nil {
+		m.d.check(m.v.Close(bg, true))
+	}
+	m.d.check(m.openSmall())
+}
+
+func (m *machine) openSmall() error {
+	trust, err := log.OpenTrust(m.files, m.session.TrustKey(), m.session.Store)
+	if err != nil {
+		return err
+	}
+	m.v, err = Open(bg, Options{Store: m.store, Vault: m.d.vault, Session: m.session, Trust: trust,
+		Disk: m.disk, Now: m.d.clock.now, Manual: true, Budget: 64 << 20, Step: func(s string) error {
+			if m.step != nil {
+				return m.step(s)
+			}
+			return nil
+		}})
+	return err
+}
+
+// during does something once, at a step of the next commit.
+func (m *machine) during(step string, fn func()) {
+	m.step = func(s string) error {
+		if s == step {
+			m.step = nil
+			fn()
+		}
+		return nil
+	}
+}
+
+// noise is content that compression makes no smaller.
+func noise(n int) string {
+	b := make([]byte, n)
+	x := uint32(n)
+	for i := range b {
+		x = x*1664525 + 1013904223
+		b[i] = byte(x >> 24)
+	}
+	return string(b)
+}
+
+// The log is read before the pages that it names. When these cannot be had, the next
+// commit must not be signed on top of a commit whose tree it does not contain.
+func TestCommitAfterFollowingHalfway(t *testing.T) {
+	for _, away := range []string{"/packs/", "/log/"} {
+		t.Run(strings.Trim(away, "/"), func(t *testing.T) {
+			d := newDrive(t)
+			a, b := d.machine("a"), d.machine("b")
+			a.follow()
+			for _, name := range []string{"theirs", "theirs too"} {
+				b.write(RootIno, name, strings.Repeat("x", 2000))
+				b.sync()
+			}
+			a.write(RootIno, "ours", "y")
+			view, n := a.store.(*mem.Store), 0
+			view.SetHook(func(r mem.Request) mem.Answer {
+				if strings.Contains(r.Key, away) {
+					if n++; n > 1 || away == "/packs/" {
+						return mem.Answer{Before: errFault}
+					}
+				}
+				return mem.Answer{}
+			})
+			if err := a.v.Follow(bg); err == nil {
+				t.Fatal("nothing failed")
+			}
+			view.SetHook(nil)
+			a.sync()
+			if got := fmt.Sprint(d.machine("c").list()); got != "[ours theirs theirs too]" {
+				t.Fatal(got)
+			}
+		})
+	}
+}
+
+// What is done on a commit of others, found at mount, is replayed on that commit.
+func TestCrashOnCommitFoundAtMount(t *testing.T) {
+	d := newDrive(t)
+	a, b := d.machine("a"), d.machine("b")
+	a.write(RootIno, "x", "1")
+	a.sync()
+	a.close()
+	dir := b.mkdir(RootIno, "dir")
+	b.write(dir, "f", strings.Repeat("x", 2000))
+	b.sync()
+	d.check(a.open())
+	f, err := a.at("dir", "f")
+	d.check(err)
+	a.put(f, "OURS", 0)
+	a.write(dir, "g", "new")
+	d.check(a.v.Fsync(bg, f))
+	for seed := range uint64(2) {
+		d.check(a.crash(seed))
+		if got := a.read("dir", "f")[:6] + a.read("dir", "g"); got != "OURSxxnew" {
+			t.Fatal(got)
+		}
+	}
+	a.sync()
+	if got := d.machine("c").read("dir", "f")[:6]; got != "OURSxx" {
+		t.Fatal(got)
+	}
+}
+
+// A file made without a name gets one while a commit is under way that does not contain
+// it: its records stay in the journal until one does.
+func TestTmpfileLinkedDuringCommit(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		t.Run(fmt.Sprint("crash ", crash), func(t *testing.T) {
+			d := newDrive(t)
+			a := d.machine("a")
+			a.smallSegments()
+			content := noise(40 << 20)
+			tmp, err := a.v.Tmpfile(bg, Cred{}, RootIno, 0o600)
+			d.check(err)
+			a.put(tmp.Ino, content, 0)
+			a.write(RootIno, "other", "o")
+			a.during(StepNodes, func() {
+				_, err := a.v.Link(bg, tmp.Ino, RootIno, "named")
+				d.check(err)
+				a.v.Forget(tmp.Ino, 2)
+				d.check(a.v.Fsync(bg, tmp.Ino))
+			})
+			d.check(a.v.Commit(bg))
+			if crash {
+				a.disk.Crash(1)
+				d.check(a.openSmall())
+			}
+			a.v.hot = newHotCache(1)
+			if got := a.read("named"); got != content {
+				t.Fatalf("%.60q", got)
+			}
+			a.sync()
+			if got := d.machine("c").read("named"); got != content {
+				t.Fatalf("%.60q", got)
+			}
+			if len(a.v.nameless)+len(a.v.linked) > 0 {
+				t.Fatal("its records are kept for ever")
+			}
+		})
+	}
+}
+
+// What is done while a commit is under way must not need descriptions of directories
+// that the commit lets go.
+func TestDescriptionsOutliveCommit(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	dir := a.mkdir(RootIno, "dir")
+	sub := a.mkdir(dir, "sub")
+	a.smallSegments()
+	_, err := a.at("dir", "sub")
+	d.check(err)
+	a.write(sub, "big", noise(20<<20))
+	a.during(StepNodes, func() { a.write(sub, "during", "precious") })
+	d.check(a.v.Commit(bg))
+	d.check(a.v.Fsync(bg, sub))
+	a.disk.Crash(1)
+	d.check(a.openSmall())
+	if got := a.read("dir", "sub", "during"); got != "precious" {
+		t.Fatal(got)
+	}
+}
+
+// Of an open file without a name, with more pages than are in memory, the journal keeps
+// what no commit has.
+func TestUnlinkedFileKeepsPending(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	f := a.write(RootIno, "f", "")
+	for i := range uint64(2000) {
+		a.put(f, "one of many extents", i<<20)
+	}
+	a.smallSegments()
+	_, err := a.at("f")
+	d.check(err)
+	d.check(a.v.Open(bg, f))
+	d.check(a.v.Unlink(bg, RootIno, "f"))
+	a.put(f, "pending", 1900<<20+100)
+	a.write(RootIno, "big", noise(20<<20))
+	d.check(a.v.Commit(bg))
+	a.v.hot = newHotCache(1)
+	p := make([]byte, 7)
+	if _, err := a.v.Read(bg, f, p, 1900<<20+100); err != nil || string(p) != "pending" {
+		t.Fatal(err, string(p))
+	}
+}
+
+// What the journal could not give back is said in status.
+func TestDamagedJournalIsTold(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	for _, name := range []string{"f", "g", "h"} {
+		a.write(RootIno, name, noise(100_000))
+		d.check(a.v.Fsync(bg, RootIno))
+	}
+	a.disk.Crash(1)
+	name := a.disk.Names()[0]
+	b := a.disk.Bytes(name)
+	b[len(b)-150_000] ^= 1
+	a.disk.SetBytes(name, b)
+	d.check(a.open())
+	if a.read("f") != noise(100_000) {
+		t.Fatal("what stands before the damage is lost")
+	}
+	if errs := a.v.Status().Errors; len(errs) != 1 || !strings.Contains(errs[0], "damaged") {
+		t.Fatal(errs)
+	}
+}
