@@ -10,14 +10,14 @@ import (
 	"kist/fs/log"
 )
 
-var bg = context.Background()
+var always = context.Background()
 
 // smallSegments mounts again with a journal of segments of 16 MiB, so that a test can
 // fill one and see what a commit lets go.
 func (m *machine) smallSegments() {
 	m.d.t.Helper()
 	if m.v != nil {
-		m.d.check(m.v.Close(bg, true))
+		m.d.check(m.v.Close(always, true))
 	}
 	m.d.check(m.openSmall())
 }
@@ -27,7 +27,7 @@ func (m *machine) openSmall() error {
 	if err != nil {
 		return err
 	}
-	m.v, err = Open(bg, Options{Store: m.store, Vault: m.d.vault, Session: m.session, Trust: trust,
+	m.v, err = Open(always, Options{Store: m.store, Vault: m.d.vault, Session: m.session, Trust: trust,
 		Disk: m.disk, Now: m.d.clock.now, Manual: true, Budget: 64 << 20, Step: func(s string) error {
 			if m.step != nil {
 				return m.step(s)
@@ -48,8 +48,8 @@ func (m *machine) during(step string, fn func()) {
 	}
 }
 
-// noise is content that compression makes no smaller.
-func noise(n int) string {
+// rough is content that compression makes no smaller.
+func rough(n int) string {
 	b := make([]byte, n)
 	x := uint32(n)
 	for i := range b {
@@ -81,7 +81,7 @@ func TestCommitAfterFollowingHalfway(t *testing.T) {
 				}
 				return mem.Answer{}
 			})
-			if err := a.v.Follow(bg); err == nil {
+			if err := a.v.Follow(always); err == nil {
 				t.Fatal("nothing failed")
 			}
 			view.SetHook(nil)
@@ -108,7 +108,7 @@ func TestCrashOnCommitFoundAtMount(t *testing.T) {
 	d.check(err)
 	a.put(f, "OURS", 0)
 	a.write(dir, "g", "new")
-	d.check(a.v.Fsync(bg, f))
+	d.check(a.v.Fsync(always, f))
 	for seed := range uint64(2) {
 		d.check(a.crash(seed))
 		if got := a.read("dir", "f")[:6] + a.read("dir", "g"); got != "OURSxxnew" {
@@ -129,18 +129,18 @@ func TestTmpfileLinkedDuringCommit(t *testing.T) {
 			d := newDrive(t)
 			a := d.machine("a")
 			a.smallSegments()
-			content := noise(40 << 20)
-			tmp, err := a.v.Tmpfile(bg, Cred{}, RootIno, 0o600)
+			content := rough(40 << 20)
+			tmp, err := a.v.Tmpfile(always, Cred{}, RootIno, 0o600)
 			d.check(err)
 			a.put(tmp.Ino, content, 0)
 			a.write(RootIno, "other", "o")
 			a.during(StepNodes, func() {
-				_, err := a.v.Link(bg, tmp.Ino, RootIno, "named")
+				_, err := a.v.Link(always, tmp.Ino, RootIno, "named")
 				d.check(err)
 				a.v.Forget(tmp.Ino, 2)
-				d.check(a.v.Fsync(bg, tmp.Ino))
+				d.check(a.v.Fsync(always, tmp.Ino))
 			})
-			d.check(a.v.Commit(bg))
+			d.check(a.v.Commit(always))
 			if crash {
 				a.disk.Crash(1)
 				d.check(a.openSmall())
@@ -170,10 +170,10 @@ func TestDescriptionsOutliveCommit(t *testing.T) {
 	a.smallSegments()
 	_, err := a.at("dir", "sub")
 	d.check(err)
-	a.write(sub, "big", noise(20<<20))
+	a.write(sub, "big", rough(20<<20))
 	a.during(StepNodes, func() { a.write(sub, "during", "precious") })
-	d.check(a.v.Commit(bg))
-	d.check(a.v.Fsync(bg, sub))
+	d.check(a.v.Commit(always))
+	d.check(a.v.Fsync(always, sub))
 	a.disk.Crash(1)
 	d.check(a.openSmall())
 	if got := a.read("dir", "sub", "during"); got != "precious" {
@@ -193,14 +193,14 @@ func TestUnlinkedFileKeepsPending(t *testing.T) {
 	a.smallSegments()
 	_, err := a.at("f")
 	d.check(err)
-	d.check(a.v.Open(bg, f))
-	d.check(a.v.Unlink(bg, RootIno, "f"))
+	d.check(a.v.Open(always, f))
+	d.check(a.v.Unlink(always, RootIno, "f"))
 	a.put(f, "pending", 1900<<20+100)
-	a.write(RootIno, "big", noise(20<<20))
-	d.check(a.v.Commit(bg))
+	a.write(RootIno, "big", rough(20<<20))
+	d.check(a.v.Commit(always))
 	a.v.hot = newHotCache(1)
 	p := make([]byte, 7)
-	if _, err := a.v.Read(bg, f, p, 1900<<20+100); err != nil || string(p) != "pending" {
+	if _, err := a.v.Read(always, f, p, 1900<<20+100); err != nil || string(p) != "pending" {
 		t.Fatal(err, string(p))
 	}
 }
@@ -210,8 +210,8 @@ func TestDamagedJournalIsTold(t *testing.T) {
 	d := newDrive(t)
 	a := d.machine("a")
 	for _, name := range []string{"f", "g", "h"} {
-		a.write(RootIno, name, noise(100_000))
-		d.check(a.v.Fsync(bg, RootIno))
+		a.write(RootIno, name, rough(100_000))
+		d.check(a.v.Fsync(always, RootIno))
 	}
 	a.disk.Crash(1)
 	name := a.disk.Names()[0]
@@ -219,7 +219,7 @@ func TestDamagedJournalIsTold(t *testing.T) {
 	b[len(b)-150_000] ^= 1
 	a.disk.SetBytes(name, b)
 	d.check(a.open())
-	if a.read("f") != noise(100_000) {
+	if a.read("f") != rough(100_000) {
 		t.Fatal("what stands before the damage is lost")
 	}
 	if errs := a.v.Status().Errors; len(errs) != 1 || !strings.Contains(errs[0], "damaged") {
