@@ -32,6 +32,7 @@ const (
 // background holds the goroutines of a live mount; all they do is to call flush, Commit
 // and Follow at the right time.
 type background struct {
+	life   context.Context // of the goroutines: until Close
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	kick   chan struct{} // something was changed
@@ -44,7 +45,7 @@ func (v *Vault) startBackground() {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	v.cancel = cancel
+	v.life, v.cancel = ctx, cancel
 	if !v.opt.ReadOnly {
 		v.done.Go(func() { v.flushLoop(ctx) })
 		v.done.Go(func() { v.commitLoop(ctx) })

@@ -50,7 +50,9 @@ const (
 // Commit puts everything done so far into the store: one commit, after a lost race as
 // many tries as it takes. Without changes it does nothing.
 func (v *Vault) Commit(ctx context.Context) error {
-	v.turn.Lock()
+	if err := v.turn.await(ctx); err != nil {
+		return err
+	}
 	defer v.turn.Unlock()
 	return v.commit(ctx)
 }
@@ -260,15 +262,15 @@ func (v *Vault) journalCommit(p *log.Pending) error {
 			var e encoder
 			e.u64(p.Seq)
 			e.u32(uint32(len(p.Bytes)))
-			err = v.record(recCommit, e.b, part[:n], journal.Urgent)
+			_, err = v.jrn.Append(recCommit, e.b, part[:n], journal.Urgent)
 			part = part[n:]
 		}
 	}
 	v.mu.Unlock()
-	if err != nil {
-		return err
+	if err == nil {
+		err = v.jrn.Sync()
 	}
-	if err := v.jrn.Sync(); err != nil {
+	if err != nil {
 		return v.journalFailed(err)
 	}
 	return nil

@@ -209,7 +209,11 @@ func (v *Vault) write(rec *tree.Inode, p []byte, off uint64, opt WriteOpts) erro
 	if opt.KillPriv && killPriv(rec.Mode) != rec.Mode {
 		flags |= flagKillPriv
 	}
-	if err := v.jrn.Reserve(int64(len(p)) + recordSlack); err != nil {
+	need := int64(len(p)) + recordSlack
+	if v.tail != nil {
+		need += int64(v.tail.Len) // not yet in the journal
+	}
+	if err := v.jrn.Reserve(need); err != nil {
 		return err
 	}
 	v.stats.gathered += int64(len(p))

@@ -62,6 +62,9 @@ func (v *Vault) readAhead(ino Ino, off, n uint64) {
 	if to == 0 {
 		return
 	}
+	// Under mu: Close says that it closes before it waits for what was begun.
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	blobs := v.storedBlobs(ino, from, to)
 	if len(blobs) == 0 {
 		v.ahead.finished()
@@ -73,10 +76,8 @@ func (v *Vault) readAhead(ino Ino, off, n uint64) {
 	})
 }
 
-// storedBlobs lists the blobs of a range that are in the store and not in memory.
+// storedBlobs lists the blobs of a range that are in the store and not in memory. Under mu.
 func (v *Vault) storedBlobs(ino Ino, from, to uint64) []*tree.Blob {
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	rec, err := v.w.get(ino)
 	if err != nil || v.closed || rec.Type != tree.TypeFile {
 		return nil
@@ -101,7 +102,7 @@ func (v *Vault) storedBlobs(ino Ino, from, to uint64) []*tree.Blob {
 
 // fetchBlobs brings blobs into memory. Errors are the reader's to see, when it comes there.
 func (v *Vault) fetchBlobs(blobs []*tree.Blob) {
-	ctx, cancel := context.WithTimeout(context.Background(), opDeadline)
+	ctx, cancel := context.WithTimeout(v.life, opDeadline)
 	defer cancel()
 	var ptrs []tree.Pointer
 	var want []*tree.Blob

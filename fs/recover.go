@@ -316,7 +316,9 @@ func (v *Vault) catchUp(ctx context.Context) error {
 
 // Follow looks for commits of others, once.
 func (v *Vault) Follow(ctx context.Context) error {
-	v.turn.Lock()
+	if err := v.turn.await(ctx); err != nil {
+		return err
+	}
 	defer v.turn.Unlock()
 	v.count(func(s *counters) { s.probed = v.opt.Now() })
 	if v.pending != nil {

@@ -2,9 +2,12 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"kist/backend/mem"
 	"kist/fs/log"
@@ -225,4 +228,58 @@ func TestDamagedJournalIsTold(t *testing.T) {
 	if errs := a.v.Status().Errors; len(errs) != 1 || !strings.Contains(errs[0], "damaged") {
 		t.Fatal(errs)
 	}
+}
+
+// On a full disk deletions go on until only the record of a commit still fits; nothing
+// breaks, and once there is room everything works again.
+func TestFullDiskIsNotBroken(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	d.check(a.v.Close(always, true))
+	a.disk.SetCapacity(a.disk.Used() + 6<<20)
+	d.check(a.open())
+	f := a.write(RootIno, "f", "")
+	var err error
+	for i := uint64(0); err == nil && i < 100; i++ {
+		_, err = a.v.Write(always, f, []byte(rough(1<<20)), i<<20, WriteOpts{})
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	names := []string{"f", "g"}
+	for err = nil; err == nil; names[0], names[1] = names[1], names[0] {
+		err = a.v.Rename(always, RootIno, names[0], RootIno, names[1], 0)
+	}
+	if !errors.Is(err, syscall.ENOSPC) || a.v.Status().Failed != "" {
+		t.Fatal(err, a.v.Status().Failed)
+	}
+	a.sync() // the record of the commit fits
+	a.disk.SetCapacity(0)
+	a.write(RootIno, "new", "x")
+	a.sync()
+}
+
+// A deadline is kept while another commit waits for the store.
+func TestSyncDeadlineWhileCommitHangs(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	a.write(RootIno, "f", "x")
+	hang, inside := make(chan struct{}), make(chan struct{}, 100)
+	a.store.(*mem.Store).SetHook(func(mem.Request) mem.Answer {
+		return mem.Answer{Wait: func(context.Context) error {
+			inside <- struct{}{}
+			<-hang
+			return nil
+		}}
+	})
+	done := make(chan error, 1)
+	go func() { done <- a.v.Commit(always) }()
+	<-inside
+	ctx, cancel := context.WithTimeout(always, 50*time.Millisecond)
+	defer cancel()
+	if err := a.v.Sync(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	close(hang)
+	d.check(<-done)
 }

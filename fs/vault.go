@@ -73,7 +73,7 @@ type Vault struct {
 	hot   *hotCache
 	ahead readahead
 
-	turn sync.Mutex
+	turn lock
 
 	mu        sync.Mutex
 	w         *world
@@ -137,7 +137,7 @@ func Open(ctx context.Context, opt Options) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{opt: opt, log: l, jrn: jrn, packs: pack.NewReader(opt.Store, opt.Vault, windowBytes), hot: newHotCache(hotBytes),
+	v := &Vault{opt: opt, turn: make(lock, 1), log: l, jrn: jrn, packs: pack.NewReader(opt.Store, opt.Vault, windowBytes), hot: newHotCache(hotBytes),
 		described: map[Ino]bool{}, dirs: map[Ino]*dirRecord{}, refs: map[Ino]*ref{}, copies: map[Ino]Ino{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{}}
 	if err := v.recover(ctx, replay); err != nil {
 		return nil, errors.Join(err, jrn.Close())
@@ -165,6 +165,30 @@ func logCache(c *cache.Cache) log.Cache {
 		return nil
 	}
 	return logCacheAdapter{c}
+}
+
+// lock is a mutex that can be waited for under a context.
+type lock chan struct{}
+
+func (l lock) Lock()   { l <- struct{}{} }
+func (l lock) Unlock() { <-l }
+
+func (l lock) TryLock() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l lock) await(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Root returns the number of the root directory.
@@ -244,10 +268,8 @@ func (v *Vault) do(o *op) error {
 		return err
 	}
 	meta, flags := o.encode(), flagsOf(o)
-	if flags&journal.Urgent == 0 {
-		if err := v.jrn.Reserve(int64(len(meta))); err != nil {
-			return err
-		}
+	if err := v.room(int64(len(meta)), flags); err != nil {
+		return err
 	}
 	o.N = v.jrn.Pos().N + 1
 	if err := v.w.apply(o); err != nil {
@@ -260,6 +282,18 @@ func (v *Vault) do(o *op) error {
 	}
 	return v.record(recOp, meta, nil, flags)
 }
+
+// room makes sure that a record can be kept before the tree holds what it says. What
+// frees space may take all but what a commit needs to be recorded: it frees the rest.
+func (v *Vault) room(n int64, flags journal.Flags) error {
+	if flags&journal.Urgent == 0 {
+		return v.jrn.Reserve(n)
+	}
+	return v.jrn.ReserveUrgent(n + commitRoom)
+}
+
+// commitRoom is what the record of a commit takes, with much to spare.
+const commitRoom = 128 << 10
 
 // flagsOf lets what frees space through on a full disk.
 func flagsOf(o *op) journal.Flags {

@@ -79,6 +79,15 @@ func (j *Journal) Reserve(n int64) error {
 	return nil
 }
 
+// ReserveUrgent is Reserve for urgent records.
+func (j *Journal) ReserveUrgent(n int64) error {
+	if err := j.admit(n, true); err != nil {
+		return err
+	}
+	j.mu.Unlock()
+	return nil
+}
+
 // admit returns with j.mu held when a record of this size can be appended.
 // Else it returns the error, without the lock.
 func (j *Journal) admit(size int64, urgent bool) error {
