@@ -217,6 +217,16 @@ func FuzzDirRecord(f *testing.F) {
 	})
 }
 
+func FuzzBaseRecord(f *testing.F) {
+	f.Add(make([]byte, 40))
+	f.Add(make([]byte, 48))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if r, err := decodeBaseRecord(b); err == nil && !bytes.Equal(r.encode(), b) {
+			t.Fatal("not canonical")
+		}
+	})
+}
+
 func checkRec(t *testing.T, ino Ino, rec []byte) {
 	if n, err := decodeRec(ino, rec); err == nil && !bytes.Equal(encodeRec(n), rec) {
 		t.Fatal("an inode record is not canonical")
