@@ -24,6 +24,7 @@ func init() {
 		"append":    appendChild,
 		"ack":       ackChild,
 		"acked":     ackedChild,
+		"prefix":    prefixChild,
 		"many":      manyChild,
 		"try-lock":  tryLockChild,
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
@@ -236,6 +237,30 @@ func ackedChild(args []string) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// prefixChild counts the numbers that are there whole. After the first that is
+// not, at most that one itself may have left a trace.
+func prefixChild(args []string) error {
+	count, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	kept := 0
+	for kept < count && acked(args[0], kept) == nil {
+		kept++
+	}
+	entries, err := os.ReadDir(args[0])
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if n, err := strconv.Atoi(strings.TrimSuffix(e.Name(), ".new")); err != nil || n > kept {
+			return fmt.Errorf("%d are whole, yet there is %q", kept, e.Name())
+		}
+	}
+	fmt.Println(kept)
 	return nil
 }
 

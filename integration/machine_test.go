@@ -269,7 +269,7 @@ func (m *Machine) noAccusations() {
 		}
 		for _, word := range []string{"panic:", "fatal error:", "DATA RACE", "goroutine "} {
 			if bytes.Contains(text, []byte(word)) {
-				m.w.t.Errorf("machine %s: its log says %q", m.name, word)
+				m.w.complain("machine %s: its log says %q", m.name, word)
 			}
 		}
 	}

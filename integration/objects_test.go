@@ -4,7 +4,6 @@ package integration
 
 import (
 	"bytes"
-	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -103,28 +102,24 @@ func (w *World) copyTree(from, to string) {
 	}
 }
 
-// storeServer is the address of the S3 server.
-func (w *World) storeServer() string {
-	w.t.Helper()
-	s, err := theServer()
-	w.ok(err)
-	return s.endpoint
-}
-
-// startForgetful is a server that takes conditional writes for plain ones.
-func startForgetful(target string) (*httptest.Server, error) {
-	to, err := url.Parse(target)
+// startForgetful is a server that takes conditional writes for plain ones: it
+// makes room for each of them.
+func startForgetful(s *server) (*httptest.Server, error) {
+	to, err := url.Parse(s.endpoint)
 	if err != nil {
 		return nil, err
 	}
 	proxy := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
 		p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = to.Scheme, to.Host, p.In.Host
 		p.Out.Header["Accept-Encoding"] = p.In.Header["Accept-Encoding"]
-		p.Out.Header.Del("If-None-Match")
 	}}
-	s := httptest.NewServer(http.HandlerFunc(proxy.ServeHTTP))
-	if s == nil {
-		return nil, fmt.Errorf("no server")
-	}
-	return s, nil
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("If-None-Match") != "" {
+			if err := os.Remove(filepath.Join(s.top, filepath.Clean(r.URL.Path))); err != nil && !os.IsNotExist(err) {
+				http.Error(w, "making room", http.StatusInternalServerError)
+				return
+			}
+		}
+		proxy.ServeHTTP(w, r)
+	})), nil
 }

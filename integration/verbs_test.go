@@ -109,7 +109,9 @@ func TestInitWithoutConditionalWrites(t *testing.T) {
 	w := newWorld(t, onS3)
 	w.lawless = true
 	m := w.machine("m")
-	bad, err := startForgetful(w.storeServer())
+	s, err := theServer()
+	w.ok(err)
+	bad, err := startForgetful(s)
 	w.ok(err)
 	defer bad.Close()
 	r := m.refused(exitFailed, []string{"no drive was made"}, "init", w.storeAt(bad.URL))

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -210,6 +211,23 @@ func (w *World) nothingLeft() {
 	}
 }
 
+// stacks shortens the stacks in a log to those that pass through the program
+// itself, without the values of registers and arguments.
+func stacks(log string) string {
+	parts := strings.Split(log, "\n\n")
+	kept := parts[:1]
+	for _, part := range parts[1:] {
+		if strings.Contains(part, "kist/") && strings.HasPrefix(part, "goroutine ") {
+			kept = append(kept, frame.ReplaceAllString(part, ""))
+		} else if !strings.HasPrefix(part, "goroutine ") && !strings.HasPrefix(part, "rax ") {
+			kept = append(kept, part)
+		}
+	}
+	return strings.Join(kept, "\n\n")
+}
+
+var frame = regexp.MustCompile(`\([^()]*\)$|\{?0x[0-9a-f]+[?}]?,? ?| \+0x.*$|(?m:^runtime\..*\n.*\n)`)
+
 // complain is an error unless the test has failed already: what is left then is
 // only a consequence.
 func (w *World) complain(format string, args ...any) {
@@ -223,7 +241,7 @@ func (w *World) tell() {
 	for _, m := range w.machines {
 		for _, path := range m.logs() {
 			text, err := os.ReadFile(path)
-			w.t.Logf("machine %s, %s (%v):\n%s", m.name, filepath.Base(path), err, clip(string(text)))
+			w.t.Logf("machine %s, %s (%v):\n%s", m.name, filepath.Base(path), err, stacks(string(text)))
 		}
 		if m.meter != nil {
 			w.t.Logf("machine %s, requests since the last reset: %s", m.name, m.meter.Summary())

@@ -54,6 +54,7 @@ type Request struct {
 	Class  Class
 	Path   string
 	Range  string
+	Header http.Header
 	Status int   // 0 where no answer was given
 	Up     int64 // octets of the body sent to the server
 	Down   int64 // octets of the body sent to the client
@@ -205,7 +206,7 @@ func named(verb string, class Class, r Request) bool {
 
 // classify reads a request's verb and class from its line.
 func classify(r *http.Request) Request {
-	q := Request{Verb: r.Method, Class: Other, Path: r.URL.Path, Range: r.Header.Get("Range")}
+	q := Request{Verb: r.Method, Class: Other, Path: r.URL.Path, Range: r.Header.Get("Range"), Header: r.Header.Clone()}
 	if r.Method == http.MethodGet {
 		for _, key := range []string{"list-type", "prefix", "location", "versions", "uploads"} {
 			if r.URL.Query().Has(key) {
