@@ -85,7 +85,8 @@ type op struct {
 	Value []byte
 	Rec   []byte // opCreate: the inode as it was made, see encodeRec
 
-	Blob *tree.Blob // opWrite: the payload, in memory only; its key material is in Chunk
+	Blob *tree.Blob  // opWrite: the payload, in memory only; its key material is in Chunk
+	put  *tree.Inode // opPut: what is put, in memory only
 	// Chunk is, for flagChunk, what opens the payload: key, codec, plaintext length.
 	Chunk chunkKey
 }
@@ -233,25 +234,33 @@ func decodeDirRecord(b []byte) (*dirRecord, error) {
 	return r, nil
 }
 
-// baseRecord names the commit that the operations after it were made on.
+// baseRecord names the commit that the operations after it were made on, and the
+// numbers of the inodes that carrying over to it made, in their order.
 type baseRecord struct {
 	Seq  uint64
 	Hash [32]byte
+	Made []Ino
 }
 
 func (r baseRecord) encode() []byte {
 	var e encoder
 	e.u64(r.Seq)
 	e.b = append(e.b, r.Hash[:]...)
+	for _, n := range r.Made {
+		e.u64(n)
+	}
 	return e.b
 }
 
 func decodeBaseRecord(b []byte) (baseRecord, error) {
-	if len(b) != 40 {
+	if len(b) < 40 || len(b)%8 != 0 {
 		return baseRecord{}, fmt.Errorf("%w: base", errOpDecode)
 	}
 	r := baseRecord{Seq: binary.BigEndian.Uint64(b)}
 	copy(r.Hash[:], b[8:])
+	for b = b[40:]; len(b) > 0; b = b[8:] {
+		r.Made = append(r.Made, binary.BigEndian.Uint64(b))
+	}
 	return r, nil
 }
 

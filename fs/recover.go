@@ -44,7 +44,7 @@ func (v *Vault) recover(ctx context.Context, replay *journal.Replay) error {
 	}
 	switch {
 	case head.Seq > v.base.Seq:
-		return v.moveTo(ctx, head)
+		return v.moveTo(ctx, head, nil)
 	case from == head && !v.ownWork(head) && !v.opt.ReadOnly:
 		// A replay begins on this device's own newest commit: it must learn of this one.
 		return v.record(recBase, baseRecord{Seq: head.Seq, Hash: head.Hash}.encode(), nil, 0)
@@ -184,18 +184,24 @@ func (v *Vault) replay(ctx context.Context, replay *journal.Replay, after uint64
 			if err != nil {
 				return err
 			}
-			v.dirs[d.Ino], v.w.where[d.Ino] = d, d.At
+			v.w.where[d.Ino] = d.At
 			return nil
 		case recBase:
 			b, err := decodeBaseRecord(r.Meta)
-			if err != nil || r.N <= after || b.Seq <= v.base.Seq {
+			if err != nil {
 				return err
+			}
+			for _, ino := range b.Made {
+				v.next = max(v.next, uint32(ino))
+			}
+			if r.N <= after || b.Seq <= v.base.Seq {
+				return nil
 			}
 			c, err := v.log.At(ctx, b.Seq)
 			if err != nil || c == nil || c.Hash != log.Hash(b.Hash) {
 				return err
 			}
-			return v.moveTo(ctx, c)
+			return v.moveTo(ctx, c, b.Made)
 		case recOp:
 			o, err := v.decode(r)
 			if err != nil {
@@ -272,8 +278,9 @@ func (v *Vault) redo(o *op) error {
 	return nil
 }
 
-// moveTo carries what is pending over to another commit, and tells the kernel.
-func (v *Vault) moveTo(ctx context.Context, c *log.Commit) error {
+// moveTo carries what is pending over to another commit, and tells the kernel. After a
+// crash, given are the numbers of the inodes that this made before.
+func (v *Vault) moveTo(ctx context.Context, c *log.Commit, given []Ino) error {
 	st, err := tree.ParseState(c.Root)
 	if err != nil {
 		return err
@@ -282,7 +289,9 @@ func (v *Vault) moveTo(ctx context.Context, c *log.Commit) error {
 		// The commit says where its new pages are: one request brings them all.
 		_ = v.packs.Prefetch(ctx, tree.Range(n))
 	}
-	return v.rebase(ctx, v.newRebase(c, st, 0))
+	r := v.newRebase(v, c, st, 0)
+	r.given = given
+	return v.rebase(ctx, r)
 }
 
 // catchUp follows the log to its head. Under turn.
@@ -311,7 +320,7 @@ func (v *Vault) catchUp(ctx context.Context) error {
 		return ErrCloned
 	}
 	v.count(func(s *counters) { s.touched = v.opt.Now() })
-	return v.moveTo(ctx, newest)
+	return v.moveTo(ctx, newest, nil)
 }
 
 // Follow looks for commits of others, once.

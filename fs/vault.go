@@ -84,9 +84,7 @@ type Vault struct {
 	next      uint32 // counter of the next inode made here
 	tail      *op    // the newest write, still growing: not yet in the journal
 	described map[Ino]bool
-	dirs      map[Ino]*dirRecord // as described in the journal, to make them again
 	refs      map[Ino]*ref
-	copies    map[Ino]Ino    // inode → its conflict copy, see rebase
 	nameless  map[Ino]uint64 // made without a name: the record that made it
 	linked    map[Ino]uint64 // of these, with a name that no commit contains: the record that gave it
 	pending   *pendingCommit
@@ -138,7 +136,7 @@ func Open(ctx context.Context, opt Options) (*Vault, error) {
 		return nil, err
 	}
 	v := &Vault{opt: opt, turn: make(lock, 1), log: l, jrn: jrn, packs: pack.NewReader(opt.Store, opt.Vault, windowBytes), hot: newHotCache(hotBytes),
-		described: map[Ino]bool{}, dirs: map[Ino]*dirRecord{}, refs: map[Ino]*ref{}, copies: map[Ino]Ino{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{}}
+		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{}}
 	if err := v.recover(ctx, replay); err != nil {
 		return nil, errors.Join(err, jrn.Close())
 	}
@@ -352,7 +350,7 @@ func (v *Vault) describe(dirs ...Ino) error {
 		if err := v.record(recDir, r.encode(), nil, journal.Urgent); err != nil {
 			return err
 		}
-		v.described[d], v.dirs[d] = true, r
+		v.described[d] = true
 	}
 	return nil
 }

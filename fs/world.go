@@ -183,6 +183,8 @@ func (w *world) apply(o *op) error {
 		return w.applyRename(o)
 	case opExchange:
 		return w.applyExchange(o)
+	case opPut:
+		return w.applyPut(o)
 	}
 	return w.applyInode(o)
 }

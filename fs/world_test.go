@@ -78,6 +78,7 @@ type machine struct {
 	files   *files
 	v       *Vault
 	step    func(string) error
+	held    map[string]Ino // open files, see do
 }
 
 func newDrive(t testing.TB) *drive {

@@ -24,7 +24,13 @@ type Change struct {
 // pages (fetch and Fill); without it, it returns the Miss, and what was reported
 // so far will be reported again when the caller tries again.
 func Diff(from, to State, load func(*Miss) error, fn func(Change) error) error {
-	d := differ{load: load, fn: fn, seen: map[uint64]bool{}}
+	return DiffDirs(from, to, load, func(uint64, string, uint64) {}, fn)
+}
+
+// DiffDirs is a Diff that also tells, by into, where each directory stands that it
+// looks into, before what is in it: so the way to every change is known.
+func DiffDirs(from, to State, load func(*Miss) error, into func(parent uint64, name string, dir uint64), fn func(Change) error) error {
+	d := differ{load: load, fn: fn, into: into, seen: map[uint64]bool{}}
 	err := diffMaps(&d, from.Table, to.Table, func(_ string, a, b **Inode) error {
 		if a != nil && b != nil && sameInode(*a, *b) {
 			return nil
@@ -49,6 +55,7 @@ func tableEntry(in **Inode) *Entry {
 type differ struct {
 	load func(*Miss) error
 	fn   func(Change) error
+	into func(parent uint64, name string, dir uint64)
 	seen map[uint64]bool
 }
 
@@ -68,6 +75,7 @@ func (d *differ) entry(parent uint64, name string, a, b *Entry) error {
 		return fmt.Errorf("%w: a directory in two places", ErrMalformed)
 	}
 	d.seen[b.Ino] = true
+	d.into(parent, name, b.Ino)
 	return diffMaps(d, a.Inode.Dir, b.Inode.Dir, func(name string, x, y *Entry) error {
 		return d.entry(b.Ino, name, x, y)
 	})
