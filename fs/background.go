@@ -198,6 +198,7 @@ func (v *Vault) fail(err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.failed == nil {
+		_ = v.closeTail() // what was written before is kept if the journal takes it
 		v.failed = err
 	}
 }

@@ -123,7 +123,7 @@ type build struct {
 }
 
 func (v *Vault) freeze(ctx context.Context) (*build, error) {
-	key, err := v.log.EpochKey(ctx, v.log.Head().Roster.Epoch, seal.LabelFooterKey)
+	key, err := FooterKey(ctx, v.log, v.log.Head().Roster.Epoch)
 	if err != nil {
 		return nil, err
 	}
@@ -308,7 +308,7 @@ func (v *Vault) finish(ctx context.Context) error {
 // redirty marks every file that pending operations wrote to.
 func (v *Vault) redirty(ops []*op) {
 	for _, o := range ops {
-		if o.Kind == opWrite || o.Kind == opPunch {
+		if o.Kind == opWrite || o.Kind == opPunch || o.Kind == opPut || o.Kind == opAttr && o.Mask&SetSize != 0 {
 			v.w.dirty[o.Ino] = struct{}{}
 		}
 	}
@@ -319,7 +319,7 @@ func (v *Vault) redirty(ops []*op) {
 // stays pending: nobody may follow or commit from a tree that the log has left behind.
 func (v *Vault) install(ctx context.Context, pc *pendingCommit) error {
 	head := v.log.Head()
-	r := v.newRebase(head, pc.state, pc.ops)
+	r := v.newRebase(v, head, pc.state, pc.ops)
 	r.own = true
 	if err := v.rebase(ctx, r); err != nil {
 		return err
