@@ -118,19 +118,38 @@ func idDeviceNewVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new [STORE]",
 		Short: "Make this state folder, a copy or restored, a device of its own",
-		Args:  args(0, 1),
+		Long: "Make this state folder, which is a copy or was restored, a device of its own. What its journal holds and the\n" +
+			"store does not is carried over. If the other copy is still in use, let it store everything first (kist sync).",
+		Args: args(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root, err := homes()
 			if err != nil {
 				return err
 			}
-			if err := drive.NewDevice(cmd.Context(), root, append(args, "")[0], pass.current(cmd.Context())); err != nil {
+			done, err := drive.NewDevice(cmd.Context(), root, append(args, "")[0], pass.current(cmd.Context()))
+			if err != nil {
 				return err
 			}
-			fmt.Println("This machine is now a device of its own. Its old journal is kept, sealed, below former/ in the state folder.")
+			printRenewed(done)
 			return nil
 		},
 	}
 	pass.add(cmd)
 	return cmd
+}
+
+func printRenewed(done *drive.Renewed) {
+	if !done.Went {
+		fmt.Println("This machine is now a device of its own.")
+	}
+	switch {
+	case done.Carried > 0:
+		fmt.Printf("%d changes of the former device were not yet in the store; they are now.\n", done.Carried)
+	case done.Left == 0:
+		fmt.Println("The former device had nothing that was not in the store.")
+	}
+	if done.Left > 0 {
+		fmt.Println("A former journal fits nothing in the store, or another passphrase; it could not be carried over.")
+	}
+	fmt.Println("The old journal is kept, sealed, below former/ in the state folder.")
 }

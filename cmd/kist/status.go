@@ -64,6 +64,12 @@ func printStatus(s *drive.Status) {
 	for _, p := range s.Problems {
 		row("problem", "%s", p)
 	}
+	if s.FormerWait > 0 {
+		row("problem", "what a former device here had not stored waits to be carried over: kist id device new")
+	}
+	if s.FormerLeft > 0 {
+		row("note", "%d former journals could not be carried over and are kept", s.FormerLeft)
+	}
 	if s.FormerBytes > 0 {
 		row("note", "%d bytes of former journals are kept in %s/former", s.FormerBytes, s.StateDir)
 	}

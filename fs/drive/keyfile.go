@@ -12,7 +12,6 @@ import (
 	"kist/backend"
 	"kist/crypto/keys"
 	"kist/fs/home"
-	"kist/fs/log"
 )
 
 // An exported keyfile begins with a line that says where its store is, so that
@@ -131,23 +130,26 @@ func (im importing) make(ctx context.Context, mark [32]byte) ([]byte, [16]byte, 
 	}
 	defer master.Wipe()
 	defer s.Wipe()
-	raw, err := newDevice(ctx, st, im.home, run, im.file.Params(), pass, master, s, mark)
+	if err := enlist(ctx, st, master, s, mark); err != nil {
+		return nil, none, err
+	}
+	if _, err := newTrust(im.home, s); err != nil {
+		return nil, none, err
+	}
+	raw, err := sealed(run, im.file.Params(), pass, master, s)
 	return raw, s.State, err
 }
 
-// newDevice makes a device of this machine: certified, with an empty memory of
-// its own. It returns the keyfile that holds it.
-func newDevice(ctx context.Context, st backend.Store, h *home.Home, run keys.Stretcher, cost keys.Params, pass []byte,
-	master *keys.Master, s *keys.Session, mark [32]byte) ([]byte, error) {
+// enlist makes the session one of a new device of this machine, and certifies it.
+func enlist(ctx context.Context, st backend.Store, master *keys.Master, s *keys.Session, mark [32]byte) error {
 	if err := s.SetDevice(hostName(), mark); err != nil {
-		return nil, err
+		return err
 	}
-	if err := certify(ctx, st, master, s); err != nil {
-		return nil, err
-	}
-	if _, err := log.NewTrust(h.Files(), s.TrustKey(), s.Store); err != nil {
-		return nil, err
-	}
+	return certify(ctx, st, master, s)
+}
+
+// sealed returns the session's keyfile.
+func sealed(run keys.Stretcher, cost keys.Params, pass []byte, master *keys.Master, s *keys.Session) ([]byte, error) {
 	s.Version++
 	k, err := keys.NewKeyfile(run, cost, pass, s, master)
 	if err != nil {

@@ -43,6 +43,8 @@ type Status struct {
 
 	JournalBytes int64 `json:"journal_bytes"`
 	FormerBytes  int64 `json:"former_journal_bytes"` // of journals that device new has set aside
+	FormerWait   int   `json:"former_waiting"`       // of these journals, so many are not yet carried over
+	FormerLeft   int   `json:"former_left"`          // and so many can't be
 	Reclaims     bool  `json:"space_reclaimed"`      // not yet: what is deleted keeps its room in the store
 }
 
@@ -123,9 +125,15 @@ func (s *Status) fill(h *home.Home) {
 	s.StoreID, s.StateDir, s.Exported = h.ID(), h.Dir(), h.Exported()
 	s.Keyfile = h.Path("keyfile")
 	s.JournalBytes = treeSize(h.JournalDir())
-	if dirs, err := h.Formers(); err == nil {
-		for _, dir := range dirs {
-			s.FormerBytes += treeSize(dir + "/journal")
+	if all, err := h.Formers(); err == nil {
+		for _, f := range all {
+			s.FormerBytes += treeSize(f.JournalDir())
+			switch f.End() {
+			case "":
+				s.FormerWait++
+			case home.Left:
+				s.FormerLeft++
+			}
 		}
 	}
 	if s.Problems == nil {

@@ -13,6 +13,7 @@
 //	exported   present once the keyfile has been exported
 //	lock       held exclusively by the daemon that serves the store
 //	control    the daemon's socket
+//	former/    what belonged to devices that the folder was before
 //	log        the daemon's messages; no names, paths or keys
 //
 // below $KIST_HOME/<store id>, or, without $KIST_HOME, below the state folder
@@ -258,62 +259,4 @@ func (h *Home) Discard() error {
 		return err
 	}
 	return os.RemoveAll(h.dir)
-}
-
-// formerName is the folder of what belonged to devices that this folder was
-// before, one folder each, in order.
-const formerName = "former"
-
-// SetAside moves what only the present device can read below former/: the
-// journal and the named files, with a copy of the keyfile that opens them.
-// Nothing is lost, and the next device starts with nothing.
-func (h *Home) SetAside(names ...string) error {
-	dir, err := h.newFormer()
-	if err != nil {
-		return err
-	}
-	raw, err := h.Keyfile()
-	if err != nil {
-		return err
-	}
-	if err := WriteFile(filepath.Join(dir, keyfileName), raw); err != nil {
-		return err
-	}
-	for _, name := range append(names, "journal") {
-		err := os.Rename(h.Path(name), filepath.Join(dir, name))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)), syncDir(h.dir)); err != nil {
-		return err
-	}
-	return h.makeDirs()
-}
-
-func (h *Home) newFormer() (string, error) {
-	for n := 1; ; n++ {
-		dir := filepath.Join(h.Path(formerName), fmt.Sprintf("%04d", n))
-		err := os.MkdirAll(filepath.Dir(dir), 0o700)
-		if err == nil {
-			err = os.Mkdir(dir, 0o700)
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return dir, err
-		}
-	}
-}
-
-// Formers returns the folders that SetAside made and that are still there,
-// oldest first.
-func (h *Home) Formers() ([]string, error) {
-	entries, err := os.ReadDir(h.Path(formerName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	var dirs []string
-	for _, e := range entries {
-		dirs = append(dirs, filepath.Join(h.Path(formerName), e.Name()))
-	}
-	return dirs, err
 }

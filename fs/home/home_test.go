@@ -302,9 +302,15 @@ func TestSetAside(t *testing.T) {
 			t.Fatalf("Formers() = %v, %v", dirs, err)
 		}
 		for name, want := range map[string]string{"keyfile": "old", "trust": "trust", "journal/1": "journal/1"} {
-			if raw, err := os.ReadFile(filepath.Join(dirs[i], name)); err != nil || string(raw) != want {
+			if raw, err := os.ReadFile(filepath.Join(dirs[i].dir, name)); err != nil || string(raw) != want {
 				t.Errorf("%s: %q, %v", name, raw, err)
 			}
+		}
+		if end := dirs[i].End(); end != "" {
+			t.Errorf("a journal that waits has come to the end %q", end)
+		}
+		if err := dirs[i].SetEnd(Adopted); err != nil || dirs[i].End() != Adopted {
+			t.Errorf("after its end: %q, %v", dirs[i].End(), err)
 		}
 		if left, _ := os.ReadDir(h.JournalDir()); len(left) != 0 {
 			t.Errorf("the journal still holds %v", left)
