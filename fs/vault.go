@@ -91,7 +91,6 @@ type Vault struct {
 	notify    Notifier
 	closed    bool
 	failed    error // the journal's disk failed
-	synced    uint64
 	stats     counters
 
 	background

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -111,11 +110,21 @@ func TestCopyMadeTree(t *testing.T) {
 	})
 }
 
+// goRoot is where the Go toolchain that runs the tests keeps its source.
+func goRoot(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
 // TestCopyGoTree carries Go's own source: on a directory a part of it, on S3
 // all of it.
 func TestCopyGoTree(t *testing.T) {
 	eachStore(t, func(t *testing.T, w *World) {
-		source := filepath.Join(runtime.GOROOT(), "src")
+		source := filepath.Join(goRoot(t), "src")
 		if w.kind == onDir {
 			source = filepath.Join(source, "crypto")
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 )
@@ -21,7 +20,7 @@ func TestGit(t *testing.T) {
 	eachStore(t, func(t *testing.T, w *World) {
 		a := w.first("a")
 		origin := filepath.Join(w.dir, "origin")
-		source := filepath.Join(runtime.GOROOT(), "src", "encoding")
+		source := filepath.Join(goRoot(t), "src", "encoding")
 		a.run(a.childCommand(stepLimit, "many", filepath.Join(w.dir, "many"), "10"))
 		if r := a.run(a.shell(stepLimit, gitSetup+fmt.Sprintf(`
 			git init -q -b main '%s'; cd '%s'; cp -r '%s' .; git add .; git commit -qm one

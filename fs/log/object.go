@@ -109,9 +109,6 @@ func hashObject(raw []byte) Hash {
 	return Hash(h.Sum(nil))
 }
 
-// slotHash is the hash by which a void slot is named.
-func slotHash(raw []byte) Hash { return sha256.Sum256(raw) }
-
 // transcript is what a commit's signature is over.
 func transcript(head, body []byte) []byte {
 	sum := sha256.Sum256(body)
