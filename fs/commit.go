@@ -206,6 +206,10 @@ func (v *Vault) build(ctx context.Context, b *build) error {
 	if err := v.jrn.Sync(); err != nil {
 		return v.journalFailed(err)
 	}
+	// What this commit contains can then be let go, however little came after it.
+	if err := v.jrn.Cut(); err != nil {
+		return v.journalFailed(err)
+	}
 	for ino := range b.dirty {
 		if err := v.pack(ctx, b, ino); err != nil {
 			return err

@@ -283,3 +283,26 @@ func TestSyncDeadlineWhileCommitHangs(t *testing.T) {
 	close(hang)
 	d.check(<-done)
 }
+
+// What is in the store no longer takes room on this disk.
+func TestRoomComesBack(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	d.check(a.v.Close(always, true))
+	a.disk.SetCapacity(a.disk.Used() + 28<<20)
+	d.check(a.open())
+	f := a.write(RootIno, "f", "")
+	for range 3 {
+		err := error(nil)
+		for i := 0; err == nil; i++ {
+			if i == 100 {
+				t.Fatal("the disk never gets full")
+			}
+			_, err = a.v.Write(always, f, []byte(rough(1<<20)), 0, WriteOpts{})
+		}
+		a.sync()
+		if _, err := a.v.Write(always, f, []byte(rough(1<<20)), 0, WriteOpts{}); err != nil {
+			t.Fatal("all is in the store, still:", err)
+		}
+	}
+}

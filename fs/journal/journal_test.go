@@ -351,6 +351,9 @@ func TestTrimFreesAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, full := j.Usage()
+	if err := j.Cut(); err != nil {
+		t.Fatal(err)
+	}
 	if err := j.Trim(items[199].pos.N); err != nil {
 		t.Fatal(err)
 	}

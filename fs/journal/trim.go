@@ -16,10 +16,6 @@ func (j *Journal) Trim(n uint64) error {
 	}
 	j.mu.Lock()
 	n = min(n, j.durable.N)
-	if n == j.last.N && j.cur().end > j.opt.Segment/4 && !j.cur().failed {
-		// A failure is met by the next Append; trimming goes on without it.
-		_ = j.advance()
-	}
 	old := j.trimmable(n)
 	j.mu.Unlock()
 
@@ -32,6 +28,27 @@ func (j *Journal) Trim(n uint64) error {
 		j.mu.Unlock()
 	}
 	return nil
+}
+
+// Cut ends the current segment, if it is worth it and nothing waits to be written, so
+// that a Trim of what is in it frees its space at once. Without room for another one it
+// takes the reserve's.
+func (j *Journal) Cut() error {
+	j.io.Lock()
+	defer j.io.Unlock()
+	if err := j.usable(); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.cur(); len(j.queue) > 0 || s.failed || s.end <= j.opt.Segment/4 {
+		return nil
+	}
+	err := j.advance()
+	if noSpace(err) && j.dropSpare() {
+		err = j.advance()
+	}
+	return err
 }
 
 // trimmable lists the segments that may go. One that is surely on disk must
