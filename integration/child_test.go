@@ -26,6 +26,7 @@ func init() {
 		"acked":     ackedChild,
 		"prefix":    prefixChild,
 		"many":      manyChild,
+		"entries":   entriesChild,
 		"try-lock":  tryLockChild,
 	}
 }

@@ -284,3 +284,23 @@ func manyChild(args []string) error {
 	}
 	return nil
 }
+
+// entriesChild makes a directory of so many names, some of them links.
+func entriesChild(args []string) error {
+	count, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	for i := range count {
+		path := filepath.Join(args[0], fmt.Sprintf("entry-%06d", i))
+		if i%10 == 3 {
+			err = os.Symlink("entry", path)
+		} else {
+			err = os.WriteFile(path, nil, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -71,6 +71,31 @@ func TestCopyNotices(t *testing.T) {
 	}
 }
 
+// TestManyEntries makes a directory of 100,000 entries and lists it elsewhere.
+func TestManyEntries(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, onDir, unraced)
+	a := w.first("a")
+	a.mount()
+	a.sh("mkdir d")
+	a.child(copyLimit, "entries", a.at("d"), "100000")
+	const script = "ls -U d | wc -l; ls d | sort | sha256sum; test -e d/entry-099999; test ! -e d/entry-100000"
+	want := a.sh(script)
+	if !strings.HasPrefix(strings.TrimSpace(want), "100000\n") {
+		t.Errorf("the listing is %q", want)
+	}
+	a.sync()
+	b := w.join("b")
+	b.mount()
+	if got := b.sh(script); got != want {
+		t.Errorf("elsewhere %q, here %q", got, want)
+	}
+	b.sh("rm d/entry-050000; mv d/entry-000001 d/entry-100000; ls -l d | tail -1 > /dev/null")
+	b.sync()
+	a.shows(2*seen, "ls d | wc -l; ls d | tail -1; test ! -e d/entry-000001; test ! -e d/entry-050000 && echo gone", "99999\nentry-100000\ngone")
+	a.sh("rm -r d")
+}
+
 // TestCopyMadeTree carries the tree made for it in by rsync, makes it a second
 // time in the mount itself, and reads both on another machine.
 func TestCopyMadeTree(t *testing.T) {
@@ -133,7 +158,7 @@ func TestCopyGoTree(t *testing.T) {
 		a.rsync(copyLimit, source+"/", a.at("src")+"/")
 		a.sync()
 		b := w.join("b")
-		b.mount()
+		b.mount("--cache-size", "24M") // less than there is to read
 		b.identical(copyLimit, source+"/", b.at("src")+"/")
 		out := filepath.Join(w.dir, "out")
 		b.rsync(copyLimit, b.at("src")+"/", out+"/")

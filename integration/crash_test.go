@@ -309,3 +309,51 @@ func TestBadLine(t *testing.T) {
 		t.Errorf("%s of 16 files", n)
 	}
 }
+
+// TestLies lets every answer of one kind arrive with one bit turned, or short:
+// what is read is right or an error, and afterwards everything is as it was.
+func TestLies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, onS3, metered)
+	a := w.first("a")
+	a.mount()
+	a.sh("mkdir d; for i in $(seq 40); do head -c $((i * 3000)) /dev/urandom > d/$i; done; sha256sum d/* > sums")
+	a.umount()
+	b := w.join("b")
+	b.mount()
+	b.umount()
+	for _, act := range []s3meter.Act{s3meter.Flip, s3meter.Shorten} {
+		for _, class := range []s3meter.Class{s3meter.Pack, s3meter.Log, s3meter.Identity, s3meter.Header} {
+			caches, err := filepath.Glob(b.home + "/*/cache")
+			w.ok(err)
+			for _, dir := range caches {
+				w.ok(os.RemoveAll(dir))
+			}
+			lie := b.meter.Add(s3meter.Rule{Verb: "GET", Class: class, Act: act})
+			r := b.kist("mount", b.store(), b.mnt)
+			if class == s3meter.Header && r.code == exitDone {
+				t.Errorf("act %d on %s: mounted with a header that does not verify", act, class)
+			}
+			if r.code == exitDone {
+				r := b.try(2*stepLimit, "sha256sum -c sums")
+				if class == s3meter.Pack && r.code == 0 {
+					t.Errorf("act %d on %s: everything reads well through a line that spoils everything", act, class)
+				}
+				if strings.Contains(r.out, "computed checksum did NOT match") || strings.Contains(r.out, ": FAILED\n") {
+					t.Errorf("act %d on %s: wrong data: %v", act, class, r)
+				}
+			}
+			t.Logf("act %d on %-8s: mount exits %d, %d answers spoiled", act, class, r.code, b.meter.Remove(lie))
+			if r.code != exitDone {
+				b.mount()
+			}
+			eventually(t, stepLimit, "everything reads well", func() error {
+				if r := b.try(stepLimit, "sha256sum --quiet -c sums"); r.code != 0 {
+					return errors.New(r.String())
+				}
+				return nil
+			})
+			b.umount()
+		}
+	}
+}
