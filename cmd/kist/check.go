@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -39,6 +40,30 @@ func checkVerb() *cobra.Command {
 func printReport(r *drive.Report, asJSON bool, err error) error {
 	if asJSON {
 		return errors.Join(printJSON(r), err)
+	}
+	row := func(name, format string, args ...any) { fmt.Printf("%-9s %s\n", name, fmt.Sprintf(format, args...)) }
+	row("head", "%s", r.Head)
+	for _, line := range r.Scope {
+		row("checked", "%s", line)
+	}
+	row("log", "%d commits, %d void slots, %d identity objects", r.Commits, r.VoidSlots, r.Identities)
+	row("tree", "%d files, %d folders, %d symlinks, %d others; %d bytes", r.Files, r.Directories, r.Symlinks, r.Specials, r.Bytes)
+	row("store", "%d pages, %d pieces of content in %d packs, %d bytes", r.Nodes, r.Chunks, r.Packs, r.PackBytes)
+	if r.Unreferenced+r.Strangers > 0 {
+		row("store", "also %d packs that nothing refers to, %d bytes, and %d other objects, %d bytes",
+			r.Unreferenced, r.UnreferencedBytes, r.Strangers, r.StrangerBytes)
+	}
+	for _, p := range r.Notes {
+		row("note", "%s %s: %s", p.Kind, p.Where, p.What)
+	}
+	for _, p := range r.Problems {
+		row("DAMAGE", "%s %s: %s", p.Kind, p.Where, p.What)
+	}
+	switch {
+	case r.Damaged():
+		row("result", "%d things do not verify", r.Damage)
+	case err == nil:
+		row("result", "no damage found")
 	}
 	return err
 }

@@ -123,21 +123,119 @@ func TestPasswd(t *testing.T) {
 	u.run("id", "show", "--passphrase-file", "new").exits(0)
 }
 
+// restored puts a copy of a saved home in place of the home.
+func (u *user) restored(from string) {
+	u.t.Helper()
+	if err := os.RemoveAll(u.path("home")); err != nil {
+		u.t.Fatal(err)
+	}
+	if err := os.CopyFS(u.path("home"), os.DirFS(u.path(from))); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+func (u *user) renames(from, to string) {
+	u.t.Helper()
+	if err := os.Rename(u.path(from), u.path(to)); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
 func TestCopiedHome(t *testing.T) {
 	u := mounted(t)
 	u.write("mnt/waits", "in the journal", 0o600)
 	u.run("umount", "--no-drain", "mnt").exits(0)
-	if err := os.Rename(u.path("home"), u.path("old")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.CopyFS(u.path("home"), os.DirFS(u.path("old"))); err != nil {
-		t.Fatal(err)
-	}
-	u.run("mount", "--passphrase-file", "pass", "mnt").exits(4).quiet().warns("kist id device new")
-	u.run("id", "device", "new", "--passphrase-file", "pass").exits(0)
-	u.run("mount", "--passphrase-file", "pass", "mnt").exits(0).quiet()
+	u.renames("home", "old")
+	u.restored("old")
+	u.run("mount", "mnt").exits(4).quiet().warns("kist id device new")
+	u.renames("store/kist.json", "kist.json")
+	u.run("id", "device", "new").exits(5).quiet()
+	u.renames("kist.json", "store/kist.json")
+	u.run("id", "device", "new").exits(0).says("device of its own", "changes of the former device")
+	u.run("mount", "mnt").exits(0).quiet()
+	u.reads("mnt/waits", "in the journal")
 	u.run("umount", "mnt").exits(0).quiet()
-	u.run("status").exits(0).says("former journals")
+	u.run("status").exits(0).says("former journals are kept")
+	u.run("status", "--json").exits(0).says(`"former_waiting": 0`)
+	u.run("id", "device", "new").exits(0).says("device of its own", "nothing that was not in the store")
+}
+
+// A home and its copy, in which the copy does not show itself, are both used.
+func TestClonedHome(t *testing.T) {
+	u := mounted(t)
+	u.write("mnt/shared", "before", 0o600)
+	u.run("umount", "mnt").exits(0)
+	twin := newUser(t)
+	twin.env = append(twin.env, "KIST_PASSPHRASE_FILE="+u.path("pass"))
+	if err := os.Mkdir(twin.path("mnt"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	copyHome(t, u.path("home"), twin.path("home"))
+
+	twin.run("mount", "mnt").exits(0).quiet()
+	twin.write("mnt/of the twin", "t", 0o600)
+	twin.run("umount", "--no-drain", "mnt").exits(0)
+	u.run("mount", "mnt").exits(0).quiet()
+	u.write("mnt/of the first", "f", 0o600)
+	u.run("umount", "mnt").exits(0)
+
+	twin.run("mount", "mnt").exits(4).quiet().warns("kist id device new")
+	twin.run("id", "device", "new").exits(0).says("changes of the former device")
+	twin.run("mount", "mnt").exits(0).quiet()
+	u.run("mount", "mnt").exits(0).quiet()
+	for _, who := range []*user{u, twin} {
+		who.reads("mnt/shared", "before")
+		who.reads("mnt/of the first", "f")
+		who.reads("mnt/of the twin", "t")
+	}
+	twin.run("umount", "mnt").exits(0)
+	u.run("umount", "mnt").exits(0)
+	u.run("check", "--read-data", "dir:store").exits(0).says("no damage")
+}
+
+// copyHome copies a state folder as a cloned machine has it: under the same inode
+// numbers. Here the file state, the one whose number counts, is hard-linked.
+func copyHome(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range globs(t, from+"/*/state") {
+		there := filepath.Join(to, strings.TrimPrefix(state, from))
+		if err := os.Remove(there); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Link(state, there); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	u := mounted(t)
+	u.write("mnt/file", strings.Repeat("content ", 1000), 0o600)
+	u.run("sync", "mnt").exits(0)
+	u.run("check", "mnt").exits(0).says("head", "1 files", "no damage")
+	u.run("check", "--read-data", "--json", "mnt").exits(0).says(`"damage": 0`, `"read_data": true`)
+	u.run("umount", "mnt").exits(0)
+	u.run("check", "mnt").exits(1).quiet()
+	u.run("check", "--read-data", "dir:store").exits(0).says("no damage")
+	pack := globs(t, u.path("store/vaults/*/packs/*"))[0]
+	raw, err := os.ReadFile(pack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[len(raw)/3] ^= 1
+	if err := os.Chmod(pack, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(pack, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u.run("check", "--read-data", "dir:store").exits(3).says("DAMAGE").warns("damage found")
+	if o := u.run("check", "--read-data", "--json", "dir:store").exits(3); strings.Contains(o.out, `"damage": 0`) {
+		t.Errorf("the report says nothing of it:\n%s", o.out)
+	}
 }
 
 func list(t *testing.T, dir string) string {

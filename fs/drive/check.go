@@ -2,27 +2,31 @@ package drive
 
 import (
 	"context"
-	"errors"
 	"strings"
+	"time"
 
 	"kist/backend"
 	"kist/crypto/keys"
+	"kist/fs"
+	"kist/fs/check"
 	"kist/fs/home"
 	"kist/fs/log"
 )
 
 // Report is what a check has found.
-type Report struct{}
-
-var errNoCheck = errors.New("this build has no check yet")
+type Report = check.Report
 
 // Check verifies what is in a store, named as STORE or by the folder where it
 // is mounted. In the second case the daemon does it, which has the keys. A
-// report with damage comes with ErrDamage.
+// report with damage comes with ErrDamage; with another error it goes as far as
+// the check got, and is nil if that did not begin.
 func Check(ctx context.Context, root home.Root, target string, readData bool, pass Asker, progress func(string)) (*Report, error) {
 	if !strings.HasPrefix(target, "dir:") && !strings.HasPrefix(target, "s3:") {
 		r := new(Report)
 		err := ask(ctx, target, request{Op: "check", ReadData: readData}, r, progress)
+		if r.Scope == nil { // the daemon has sent none
+			r = nil
+		}
 		return r, err
 	}
 	p, err := find(ctx, root, target)
@@ -77,7 +81,11 @@ type frozen struct{ home.Files }
 
 func (frozen) WriteFileDurable(string, []byte) error { return nil }
 
-// runCheck is where fs/check comes in.
-func runCheck(context.Context, backend.Store, *keys.Session, *log.Trust, bool, func(string)) (*Report, error) {
-	return nil, errNoCheck
+func runCheck(ctx context.Context, st backend.Store, s *keys.Session, trust *log.Trust, readData bool, progress func(string)) (*Report, error) {
+	r, err := check.Run(ctx, check.Config{Store: st, Vault: s.TopVault, Session: s, Trust: trust, FooterKey: fs.FooterKey, Now: time.Now,
+		ReadData: readData, Progress: progress})
+	if err == nil && r.Damaged() {
+		err = ErrDamage
+	}
+	return r, err
 }
