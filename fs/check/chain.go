@@ -201,8 +201,9 @@ func (c *checker) commit(ctx context.Context, commit *log.Commit) error {
 	c.report.Commits++
 	c.step("commit %d of %d", commit.Seq, c.log.Head().Seq)
 	for _, v := range commit.Voids {
-		c.report.VoidSlots++
-		c.note(KindLog, atSlot(v.Seq), "holds no commit; the next one says so")
+		if err := c.void(ctx, v, "holds no commit; the next one says so"); err != nil {
+			return err
+		}
 	}
 	if commit.Ahead(c.cfg.Now()) {
 		c.note(KindLog, atSlot(commit.Seq), "its time lies ahead of this machine's clock")
@@ -222,38 +223,51 @@ func (c *checker) commit(ctx context.Context, commit *log.Commit) error {
 	return nil
 }
 
-// trailing looks at slots above the head that hold no commit. Junk there is
-// nobody's damage. What the vault's key opens is: somebody made it as a commit.
+// trailing looks at slots above the head that hold no commit.
 func (c *checker) trailing(ctx context.Context) error {
 	for _, v := range c.log.Voids() {
-		c.report.VoidSlots++
-		key := fmt.Sprintf("%s%016x", c.folder("log"), v.Seq)
-		raw, err := c.store.Get(ctx, key, log.MaxCommit)
-		if away(err) {
+		if err := c.void(ctx, v, "holds no commit; the next one will say so"); err != nil {
 			return err
 		}
-		if err == nil && len(raw) >= commitHeader {
-			made, err := c.madeAsCommit(ctx, log.Head{Seq: v.Seq, Hash: commitHash(raw)})
-			if err != nil {
-				return err
-			}
-			if made {
-				c.problem(KindLog, atSlot(v.Seq), "a commit that a member made and that does not follow from what the store shows below it")
-				continue
-			}
-		}
-		c.note(KindLog, atSlot(v.Seq), "holds no commit; the next one will say so")
 	}
 	return nil
 }
 
-// madeAsCommit reports whether bytes open as a commit, of whatever worth.
-func (c *checker) madeAsCommit(ctx context.Context, at log.Head) (bool, error) {
-	trust, err := c.memory(&at)
+// void tells of a slot that counts as void. Junk there is nobody's damage. What a
+// member has signed, with the right to, is: it lost its place because something
+// below it is gone, or because its author saw another history.
+func (c *checker) void(ctx context.Context, v log.Void, note string) error {
+	c.report.VoidSlots++
+	raw, err := c.store.Get(ctx, fmt.Sprintf("%s%016x", c.folder("log"), v.Seq), log.MaxCommit)
+	if away(err) {
+		return err
+	}
+	if err != nil || len(raw) < commitHeader {
+		c.note(KindLog, atSlot(v.Seq), note)
+		return nil
+	}
+	signed, err := c.signed(ctx, log.Head{Seq: v.Seq, Hash: commitHash(raw)})
+	if err != nil {
+		return err
+	}
+	if signed {
+		c.problem(KindLog, atSlot(v.Seq), "a commit that a member signed counts as void: it does not follow from what stands below it now")
+	} else {
+		c.note(KindLog, atSlot(v.Seq), note)
+	}
+	return nil
+}
+
+// signed reports whether a slot holds what a machine that knows no more than its
+// hash would take for a commit.
+func (c *checker) signed(ctx context.Context, at log.Head) (bool, error) {
+	trust, err := c.memory(nil)
 	if err != nil {
 		return false, err
 	}
-	_, err = log.Open(ctx, c.logConfig(c.slots(at.Seq, at.Seq), trust))
+	cfg := c.logConfig(c.slots(at.Seq, at.Seq), trust)
+	cfg.Known = at
+	_, err = log.Open(ctx, cfg)
 	if away(err) {
 		return false, err
 	}

@@ -290,6 +290,32 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
+// A machine without memory came by when an old slot was damaged, and went on from
+// below it: the commits that lost their place are told of, on both sides.
+func TestSplit(t *testing.T) {
+	w := newWorld(t)
+	a := w.machine("a")
+	for i := range 4 {
+		a.write(1, fmt.Sprint(i), "x")
+		a.sync()
+	}
+	slots := w.keys("/log/")
+	s := w.store.Clone("split")
+	s.Plant(slots[2], mem.Flip(8*700)(s.Peek(slots[2])))
+	cfg := a.config(s, false)
+	cfg.Trust = nil
+	r, err := Run(ctx, cfg)
+	w.must(err)
+	for _, k := range slots[3:] {
+		if !says(r.Problems, KindLog, k[len(k)-16:], "a member signed") {
+			t.Errorf("%+v", r.Problems)
+		}
+	}
+	if !says(r.Notes, KindLog, atSlot(2), "holds no commit") {
+		t.Errorf("%+v", r.Notes)
+	}
+}
+
 func difference(all, old []string) string {
 	had := map[string]bool{}
 	for _, k := range old {

@@ -22,7 +22,8 @@
 //   - One run lists everything: after a problem it goes on with what can still be
 //     reached, also behind a page that is gone.
 //   - What nobody refers to (packs of interrupted commits, junk in slots) is
-//     counted and noted, and is damage only if it contradicts its own name.
+//     counted and noted, and is damage only if it contradicts its own name, or if
+//     a member has signed it as a commit.
 //   - An error of a store that is away is returned as it is, never told as
 //     damage. What contradicts the memory of this device is returned as the error
 //     of package log that says so, after everything else was looked at.
