@@ -107,6 +107,9 @@ func TestFlippedTrust(t *testing.T) {
 			if err := both.open(); !errors.Is(err, log.ErrNoTrust) {
 				t.Fatalf("byte %d of both copies: %v", at, err)
 			}
+			if n := len(both.store.(*mem.Store).Log()); n != 0 { // A1: whoever cannot open it asks nothing
+				t.Fatalf("byte %d of both copies: %d requests", at, n)
+			}
 		}
 	}
 }
