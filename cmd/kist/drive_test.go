@@ -173,8 +173,10 @@ func TestClonedHome(t *testing.T) {
 	copyHome(t, u.path("home"), twin.path("home"))
 
 	twin.run("mount", "mnt").exits(0).quiet()
+	u.renames("store", "away") // so that the twin is not the first to store
 	twin.write("mnt/of the twin", "t", 0o600)
 	twin.run("umount", "--no-drain", "mnt").exits(0)
+	u.renames("away", "store")
 	u.run("mount", "mnt").exits(0).quiet()
 	u.write("mnt/of the first", "f", 0o600)
 	u.run("umount", "mnt").exits(0)
