@@ -133,6 +133,9 @@ func (v *Vault) commitLoop(ctx context.Context) {
 				return
 			}
 			v.logError("commit", err)
+			if refused(err) {
+				v.fail(err)
+			}
 			retry = min(max(retryFirst, retry*2), retryLast)
 			continue
 		}

@@ -18,8 +18,8 @@ import (
 // The layers, lowest first. A package may import packages of lower layers, and
 // nothing else of this module; what knows of what is narrowed further below.
 var layers = [][]string{
-	{"crypto/seal", "backend", "fs/home"},
-	{"crypto/keys", "backend/s3", "backend/dir", "backend/mem", "cache", "fs/tree", "fs/journal"},
+	{"crypto/seal", "backend"},
+	{"crypto/keys", "fs/home", "backend/s3", "backend/dir", "backend/mem", "cache", "fs/tree", "fs/journal"},
 	{"backend/open", "fs/pack"},
 	{"fs/log"},
 	{"fs"},

@@ -152,7 +152,7 @@ func (f *founding) make(ctx context.Context, mark [32]byte) ([]byte, [16]byte, e
 func (f *founding) makeIdentity(ctx context.Context, master *keys.Master, s *keys.Session) error {
 	_, userKey := s.UserPublic()
 	raw, state, err := master.Certify(nil, keys.Change{UserKey: userKey,
-		Devices: []keys.NewDevice{{Public: s.DevicePublic(), Name: s.DeviceName}}})
+		Devices: []keys.NewDevice{{Public: s.DevicePublic()}}})
 	if err != nil {
 		return err
 	}
