@@ -64,7 +64,7 @@ func readChain(ctx context.Context, st backend.Store, s *keys.Session) (*keys.Id
 // following the winner.
 func certify(ctx context.Context, st backend.Store, m *keys.Master, s *keys.Session) error {
 	device := keys.NewDevice{Public: s.DevicePublic()} // without a name: the store can read it
-	bare := *s // Check would miss the device that is about to be certified
+	bare := *s                                         // Check would miss the device that is about to be certified
 	bare.Device = keys.DeviceID{}
 	for {
 		prev, err := readChain(ctx, st, &bare)
