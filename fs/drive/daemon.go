@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -20,6 +21,10 @@ import (
 // stalled is how long a drain may make no progress before it is given up: what
 // waits is safe in the journal.
 const stalled = time.Minute
+
+// gcPercent lets the heap grow by half of what is in use before it is swept: a
+// daemon that is there all day should cost memory rather less than time.
+const gcPercent = 50
 
 // daemon serves one mounted drive.
 type daemon struct {
@@ -45,6 +50,7 @@ type daemon struct {
 // ends, it drains and unmounts.
 func serve(ctx context.Context, o order, ready func() error) error {
 	Harden()
+	debug.SetGCPercent(gcPercent)
 	p, err := find(ctx, o.Root, o.Mount.Store)
 	if err != nil {
 		return err
