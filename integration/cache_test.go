@@ -60,9 +60,9 @@ func TestCacheIsNotBelieved(t *testing.T) {
 			"noise": func() {
 				a.eachCacheFile(func(p string, size int64) error { return os.WriteFile(p, noise(int(size), 9), 0o600) })
 			},
-			"another state's":     func() { w.ok(os.RemoveAll(old[0])); w.copyTree(a.dir+"/old-cache", old[0]) },
-			"files exchanged":     a.exchangeCache,
-			"gone":                func() { w.ok(os.RemoveAll(old[0])) },
+			"another state's": func() { w.ok(os.RemoveAll(old[0])); w.copyTree(a.dir+"/old-cache", old[0]) },
+			"files exchanged": a.exchangeCache,
+			"gone":            func() { w.ok(os.RemoveAll(old[0])) },
 		} {
 			spoil()
 			a.mount()

@@ -245,7 +245,7 @@ func TestCanaries(t *testing.T) {
 		a.mount()
 		a.sh("find . -type f | xargs cat > /dev/null")
 		a.remount()
-		a.sh("find . -type f | xargs cat > /dev/null; getfattr -d -R . > /dev/null")
+		a.sh("find . -type f | xargs cat > /dev/null; getfattr -h -d -R . > /dev/null")
 		look("read from the cache")
 		w.damagedCanaries(a)
 		look("after I/O errors")
