@@ -173,6 +173,7 @@ func TestClonedHome(t *testing.T) {
 	copyHome(t, u.path("home"), twin.path("home"))
 
 	twin.run("mount", "mnt").exits(0).quiet()
+	twin.reads("mnt/shared", "before")
 	u.renames("store", "away") // so that the twin is not the first to store
 	twin.write("mnt/of the twin", "t", 0o600)
 	twin.run("umount", "--no-drain", "mnt").exits(0)

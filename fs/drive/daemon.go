@@ -23,7 +23,7 @@ import (
 const stalled = time.Minute
 
 // gcPercent lets the heap grow by half of what is in use before it is swept: a
-// daemon that is there all day should cost memory rather less than time.
+// daemon that is there all day should rather cost time than memory.
 const gcPercent = 50
 
 // daemon serves one mounted drive.
