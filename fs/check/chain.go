@@ -145,7 +145,7 @@ func (c *checker) forward(ctx context.Context, from, to log.Head) (*stop, error)
 		got, err := l.Next(ctx)
 		switch {
 		case err != nil:
-			return broke(next, err)
+			return broke(l.Head().Seq+1, err) // with void slots before next, it is one of them
 		case got != nil:
 			if err := c.commit(ctx, got); err != nil {
 				return nil, err

@@ -290,8 +290,8 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// A machine without memory came by when an old slot was damaged, and went on from
-// below it: the commits that lost their place are told of, on both sides.
+// A machine without memory comes by when an old slot is damaged: it does not take
+// the commits above, which members signed, for junk.
 func TestSplit(t *testing.T) {
 	w := newWorld(t)
 	a := w.machine("a")
@@ -305,14 +305,8 @@ func TestSplit(t *testing.T) {
 	cfg := a.config(s, false)
 	cfg.Trust = nil
 	r, err := Run(ctx, cfg)
-	w.must(err)
-	for _, k := range slots[3:] {
-		if !says(r.Problems, KindLog, k[len(k)-16:], "a member signed") {
-			t.Errorf("%+v", r.Problems)
-		}
-	}
-	if !says(r.Notes, KindLog, atSlot(2), "holds no commit") {
-		t.Errorf("%+v", r.Notes)
+	if !errors.Is(err, log.ErrWithheld) || !says(r.Problems, KindLog, "log", "in slot 2 ") {
+		t.Errorf("%v %+v", err, r.Problems)
 	}
 }
 

@@ -14,6 +14,7 @@
 //   - A slot has one of three verdicts: valid, stop, void. The verdict is a
 //     function of the slot's bytes and of the state before it, the same for
 //     every member, and no bytes are void before they were read three times.
+//     Void slots are not stepped over where a writer signed that one held a commit.
 //   - Nothing is healed in place. A log writes to the next slot, to the hint
 //     and to nothing else; it never deletes, and it never lists.
 //

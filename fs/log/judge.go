@@ -18,9 +18,20 @@ type before struct {
 }
 
 // judge is the one door for bytes from a slot. Its error is a verdict (badCommit:
-// void; ErrNewer, ErrFork, ErrNotMember: stop), or says why there is none yet.
-// The checks stand in the order of the format.
+// void; ErrNewer, ErrFork, ErrNotMember, ErrWithheld: stop), or says why there is
+// none yet.
 func (l *Log) judge(ctx context.Context, raw []byte, seq uint64, b before) (*Commit, error) {
+	c, err := l.judgeNext(ctx, raw, seq, b)
+	if isBad(err) {
+		if stop := l.gone(ctx, raw, seq, b); stop != nil {
+			return nil, stop
+		}
+	}
+	return c, err
+}
+
+// judgeNext holds a commit against all rules, in the order of the format.
+func (l *Log) judgeNext(ctx context.Context, raw []byte, seq uint64, b before) (*Commit, error) {
 	o, err := parseObject(raw, l.vault, seq)
 	if err != nil {
 		return nil, err
@@ -135,15 +146,23 @@ func allowed(r Role, k Kind) bool {
 // checkPoint: an identity's chain only goes forward in a log, and a point new to
 // the log brings its object along, so that nobody can name one that is not there.
 func (b before) checkPoint(bd *body) error {
+	if err := b.checkFloor(bd); err != nil {
+		return err
+	}
+	known, _ := findPoint(b.points(), bd.author)
+	if b.prev != nil && (len(bd.identity) > 0) != (bd.point != known) {
+		return bad("identity object missing or superfluous")
+	}
+	return nil
+}
+
+func (b before) checkFloor(bd *body) error {
 	known, ok := findPoint(b.points(), bd.author)
 	if !ok {
 		return bad("the author is not a member")
 	}
 	if bd.point.Seq < known.Seq || bd.point.Seq == known.Seq && bd.point != known {
 		return bad("the author's identity went back")
-	}
-	if b.prev != nil && (len(bd.identity) > 0) != (bd.point != known) {
-		return bad("identity object missing or superfluous")
 	}
 	return nil
 }

@@ -79,8 +79,9 @@ func (l *Log) again(ctx context.Context, seen Head) ([][]byte, error) {
 }
 
 // recallHead opens a commit that was verified before, and the roster in force.
-// What the cache holds for the roster is only a guess until the commit, whose
-// hash is vouched for, has opened and named it.
+// What cache and store show for the roster is only a guess until the commit, whose
+// hash is vouched for, has opened and named it: nothing in it is believed before,
+// nor that it has no key for this identity.
 func (l *Log) recallHead(ctx context.Context, o *object) (c, roster *Commit, err error) {
 	if _, ok := l.secrets[o.epoch]; ok && len(o.clear) > 0 {
 		c, err = l.recall(o)
@@ -103,9 +104,6 @@ func (l *Log) recallHead(ctx context.Context, o *object) (c, roster *Commit, err
 			l.cfg.Cache.Put(l.key(o.roster), raw)
 			return c, roster, nil
 		}
-		if errors.Is(err, ErrNotMember) {
-			return nil, nil, err
-		}
 		ctx = backend.Fresh(ctx)
 	}
 	return nil, nil, fmt.Errorf("membership commit %d is not the one that was seen: %w", o.roster, ErrWithheld)
@@ -113,6 +111,12 @@ func (l *Log) recallHead(ctx context.Context, o *object) (c, roster *Commit, err
 
 // recallUnder opens o with what the bytes of its roster's slot give away.
 func (l *Log) recallUnder(o *object, raw []byte) (c, roster *Commit, err error) {
+	saved := l.secrets
+	defer func() {
+		if err != nil {
+			l.secrets = saved
+		}
+	}()
 	if roster, err = l.learnFrom(raw, o.roster); err != nil {
 		return nil, nil, err
 	}
@@ -140,14 +144,10 @@ func (l *Log) learnFrom(raw []byte, seq uint64) (*Commit, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	old := l.secrets
 	l.secrets = sec
 	c, err := l.recall(o)
 	if err == nil && c.Roster == nil {
 		err = bad("not a membership commit")
-	}
-	if err != nil {
-		l.secrets = old
 	}
 	return c, err
 }

@@ -93,6 +93,9 @@ func (l *Log) verifyChain(ctx context.Context, raw []byte, seq uint64) (*Commit,
 	if err != nil {
 		return nil, err
 	}
+	if seq == 0 && o.epoch != 0 { // no wrap would open, and this identity seem no member
+		return nil, bad("a first commit with something before it")
+	}
 	if err := learn(l.cfg.Session, l.secrets, o); errors.Is(err, errNoWrap) {
 		return nil, fmt.Errorf("membership commit %d: %w", seq, ErrNotMember)
 	} else if err != nil {
