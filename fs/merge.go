@@ -40,6 +40,14 @@ func (r *rebase) create(o, n *op) error {
 		r.made[n.Ino] = true
 		return r.do(n)
 	}
+	if o.put != nil { // made again by an earlier rebase: maybe not only by us
+		if rec, err := r.find(n.Ino); err == nil && rec.Nlink > 0 {
+			r.stands[o.To] = r.w.where[n.Ino]
+			return nil
+		} else if err != nil && !errors.Is(err, errNoInode) {
+			return err
+		}
+	}
 	if err := r.parent(o.To.Parent); err != nil {
 		return err
 	}
@@ -200,8 +208,10 @@ func (r *rebase) target(o, n *op, moving tree.Entry) error {
 	if err != nil || rec == nil {
 		return err
 	}
-	if old.Ino == n.Ino { // another name of the file itself: one of the two goes
-		n.Kind, n.ToIno, n.To = opUnlink, 0, place{}
+	if old.Ino == n.Ino {
+		if n.ToIno = 0; n.To != n.At { // another name of the file itself: one of the two goes
+			n.Kind = opUnlink
+		}
 		return nil
 	}
 	replace := o.ToIno != 0 && old.Ino == r.as(o.ToIno) && (old.Type == tree.TypeDir) == (moving.Type == tree.TypeDir)
@@ -249,7 +259,7 @@ func (r *rebase) bring(n *op) error {
 	if err != nil {
 		return err
 	}
-	return r.do(&op{Kind: opRename, Ino: c, At: r.w.where[c], To: place{n.To.Parent, name}, Time: n.Time})
+	return fits(r.do(&op{Kind: opRename, Ino: c, At: r.w.where[c], To: place{n.To.Parent, name}, Time: n.Time}))
 }
 
 // exchange: only of what both still stand where they were seen. Where one is gone, the
@@ -348,7 +358,7 @@ func (r *rebase) append(n *op, rec *tree.Inode) error {
 
 // revived makes a file again that theirs removed, and carries the change out on it.
 func (r *rebase) revived(o, n *op) error {
-	at, err := r.nameIn(r.then, o.Ino, o.At)
+	at, err := r.nameIn(r.then, o.Ino)
 	if err != nil || at.Parent == 0 {
 		return err
 	}

@@ -86,7 +86,7 @@ type op struct {
 	Rec   []byte // opCreate: the inode as it was made, see encodeRec
 
 	Blob *tree.Blob  // opWrite: the payload, in memory only; its key material is in Chunk
-	put  *tree.Inode // opPut: what is put, in memory only
+	put  *tree.Inode // opPut, and opCreate of what had been removed: as it was, in memory only
 	// Chunk is, for flagChunk, what opens the payload: key, codec, plaintext length.
 	Chunk chunkKey
 }

@@ -77,15 +77,21 @@ func (v *Vault) rebase(ctx context.Context, r *rebase) error {
 			v.mu.Unlock()
 			return err
 		}
-		known := r.places()
-		if !first && r.done == len(v.ops) {
+		search := r.places()
+		missing := r.missing()
+		if !first && !search && missing == nil && r.done == len(v.ops) {
 			old = v.swap(r)
 			v.mu.Unlock()
 			break
 		}
 		r.ops = v.ops[:len(v.ops):len(v.ops)]
 		v.mu.Unlock()
-		if known {
+		if missing != nil {
+			if err := r.load(missing); err != nil {
+				return err
+			}
+		}
+		if search {
 			if err := r.deepen(); err != nil {
 				return err
 			}
@@ -164,11 +170,11 @@ func (r *rebase) places() (search bool) {
 		if d, ok := r.deep[ino]; ok {
 			at = d
 		}
-		if !seen {
+		if _, ok := r.w.where[ino]; !ok {
 			r.w.where[ino] = at
 		}
 	}
-	return search && len(r.fresh) > 0
+	return search && len(r.fresh) > 0 && r.deep == nil
 }
 
 func undoPlace(where map[Ino]place, o *op) {
@@ -215,8 +221,30 @@ func (r *rebase) deepen() error {
 	}
 	r.deep = deep
 	for ino, at := range deep {
-		if _, err := r.w.get(ino); errors.Is(err, errNoInode) {
+		if _, err := r.get(r.w, ino); errors.Is(err, errNoInode) {
 			r.w.where[ino] = at
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missing returns a page that swap needs to tell whether what is held here is still
+// there. Of a commit of our own it asks nothing: what has no name there never had one.
+// Under mu.
+func (r *rebase) missing() (miss *tree.Miss) {
+	if r.own {
+		return nil
+	}
+	for ino := range r.v.w.orphans {
+		if _, err := r.w.get(ino); errors.As(err, &miss) {
+			return miss
+		}
+	}
+	for ino := range r.v.refs {
+		if _, err := r.w.get(ino); errors.As(err, &miss) {
+			return miss
 		}
 	}
 	return nil
@@ -295,8 +323,7 @@ func (r *rebase) keepOpen(ino Ino) {
 	if ino == RootIno {
 		return
 	}
-	var miss *tree.Miss
-	if _, err := r.w.get(ino); err == nil || errors.As(err, &miss) {
+	if _, err := r.w.get(ino); err == nil {
 		return
 	}
 	if rec, err := r.v.w.get(ino); err == nil {
@@ -366,6 +393,7 @@ func (r *rebase) again(o *op) error {
 func (r *rebase) nameless(ino Ino, w *world) bool {
 	r.from.mu.Lock()
 	rec, err := r.from.w.get(ino)
+	r.from.w.freeze() // what is taken out of it stays as it is
 	r.from.mu.Unlock()
 	if err != nil {
 		return false

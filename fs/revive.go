@@ -69,7 +69,7 @@ func (r *rebase) remake(was *tree.Inode, at place) error {
 		return err
 	}
 	delete(r.w.orphans, ino)
-	n := &op{Kind: opCreate, Ino: ino, Time: was.Ctime, To: to, Rec: encodeRec(was)}
+	n := &op{Kind: opCreate, Ino: ino, Time: was.Ctime, To: to, Rec: encodeRec(was), put: was}
 	return r.settle(at, n, timeAt(was.Ctime))
 }
 
@@ -83,6 +83,7 @@ func (r *rebase) revive(o *op, at place) error {
 	if err != nil {
 		return fits(err)
 	}
+	r.then.freeze() // what is taken out of it stays as it is
 	return r.bringBack(o, was, at)
 }
 
@@ -155,7 +156,8 @@ func (r *rebase) copy(o, n *op) error {
 	if err != nil {
 		return fits(err)
 	}
-	at, err := r.nameIn(r.w, n.Ino, n.At)
+	r.then.freeze()
+	at, err := r.nameIn(r.w, n.Ino)
 	if err != nil {
 		return err
 	}
@@ -179,17 +181,25 @@ func (r *rebase) copy(o, n *op) error {
 	return fits(r.do(n))
 }
 
-// nameIn returns a name of an inode: the one it is known by, or any.
-func (r *rebase) nameIn(w *world, ino Ino, known place) (at place, err error) {
-	if at := w.where[ino]; at.Parent != 0 {
+// nameIn returns the name of an inode, or of several the first that a walk meets: which
+// one is known here depends on the past, and must not matter.
+func (r *rebase) nameIn(w *world, ino Ino) (at place, err error) {
+	several := false
+	err = tree.Load(r.load, func() error {
+		_, several, err = w.table.Get(tree.Key(ino))
+		return err
+	})
+	if err != nil {
+		return at, err
+	}
+	if at, ok := w.where[ino]; ok && !several {
 		return at, nil
 	}
 	err = r.walk([]*tree.Inode{w.root}, func(dir Ino, name string, e tree.Entry) bool {
-		if e.Ino != ino {
-			return true
+		if e.Ino == ino {
+			at = place{dir, name}
 		}
-		at = place{dir, name}
-		return known != at && known.Parent != 0
+		return e.Ino != ino
 	})
 	return at, err
 }

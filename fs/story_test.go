@@ -203,7 +203,7 @@ func (m *machine) show() *shown {
 	m.showDir(s, RootIno, "")
 	for ino, n := range s.names {
 		if s.links[ino] != uint32(n) {
-			m.d.t.Fatalf("%s: an inode with %d names says that it has %d:\n%s", m.name, n, s.links[ino], strings.Join(s.short, "\n"))
+			m.d.t.Fatalf("%s: an inode with %d names says that it has %d:\n%s", m.name, n, s.links[ino], strings.Join(s.full, "\n"))
 		}
 	}
 	return s
@@ -226,10 +226,10 @@ func (m *machine) showDir(s *shown, dir Ino, path string) {
 			data := make([]byte, a.Size)
 			n, err := m.v.Read(ctx, a.Ino, data, 0)
 			if err != nil || n != len(data) {
-				m.d.t.Fatalf("%s: read %s: %d of %d: %v", m.name, p, n, len(data), err)
+				m.d.t.Fatalf("%s: read %s, inode %d: %d of %d: %v", m.name, p, a.Ino, n, len(data), err)
 			}
 			m.v.Forget(a.Ino, 1)
-			if word += "=" + strings.ReplaceAll(string(data), "\x00", "."); len(data) > 200 {
+			if word += "=" + strings.ReplaceAll(string(data), "\x00", "."); len(data) > 2000 {
 				word = fmt.Sprintf("%s=%d", p, len(data))
 			}
 		case syscall.S_IFDIR:
