@@ -184,6 +184,7 @@ func TestClonedHome(t *testing.T) {
 		t.Fatal(err)
 	}
 	copyHome(t, u.path("home"), twin.path("home"))
+	t.Cleanup(func() { twin.run("umount", "--no-drain", "mnt") })
 
 	twin.run("mount", "mnt").exits(0).quiet()
 	twin.reads("mnt/shared", "before")
