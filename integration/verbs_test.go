@@ -129,7 +129,7 @@ func TestInitWithoutConditionalWrites(t *testing.T) {
 // TestPassphrase goes through every source, and through their absence.
 func TestPassphrase(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, onDir)
+	w := newWorld(t, onDir, unraced)
 	a := w.first("a")
 	env := []string{"KIST_PASSPHRASE_FILE="}
 	show := func(env []string, flags ...string) result {
@@ -182,7 +182,7 @@ func TestPassphrase(t *testing.T) {
 // TestPasswd changes the passphrase; exports keep the one they were made with.
 func TestPasswd(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, onDir)
+	w := newWorld(t, onDir, unraced)
 	a := w.first("a")
 	file := filepath.Join(a.dir, "before")
 	a.must("id", "export", file)
@@ -452,13 +452,13 @@ func TestUnreachable(t *testing.T) {
 // TestKeys brings keyfiles that do not fit.
 func TestKeys(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, onDir)
+	w := newWorld(t, onDir, unraced)
 	a := w.first("a")
 	file := filepath.Join(a.dir, "identity")
 	a.must("id", "export", file)
 	good, err := os.ReadFile(file)
 	w.ok(err)
-	other := newWorld(t, onDir)
+	other := newWorld(t, onDir, unraced)
 	x := other.first("x")
 	strange := filepath.Join(x.dir, "identity")
 	x.must("id", "export", strange)
