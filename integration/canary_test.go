@@ -240,7 +240,7 @@ func TestCanaries(t *testing.T) {
 		back()
 		a.sync()
 		look("in the store")
-		a.sh("cat " + canaryDir + "/* > /dev/null 2>&1 || true; mv " + canaryDir + " " + canaryDir + "2; rm " + canaryDir + "2/" + canaryLong + "*; cat nothing-" + canaryName + " 2>/dev/null || true")
+		a.sh("cat " + canaryDir + "/* > /dev/null 2>&1 || true; mv " + canaryDir + " " + canaryDir + "2; rm " + canaryDir + "2/" + canaryLong + "*; sync " + canaryDir + "2; cat nothing-" + canaryName + " 2>/dev/null || true")
 		a.crash()
 		a.mount()
 		a.sh("find . -type f | xargs cat > /dev/null")
