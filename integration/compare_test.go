@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -225,7 +226,6 @@ func TestCompareNotices(t *testing.T) {
 		{"xattrs", func() error { return unix.Lremovexattr(at("acl"), "system.posix_acl_default") }},
 		{"target", func() error { return keepTimes(at("dangling"), resymlink) }},
 		{"hard link of", func() error { return keepTimes(at("deep/er/linked"), unlink) }},
-		{"sparse", func() error { return keepTimes(at("sparse"), fillHole) }},
 		{"only in the first", func() error { return os.Remove(at("fifo")) }},
 		{"only in the second", func() error { return os.WriteFile(at("more"), nil, 0o600) }},
 		{"device", func() error {
@@ -234,6 +234,7 @@ func TestCompareNotices(t *testing.T) {
 		{"mode", func() error {
 			return keepTimes(at("socket"), func(p string) error { return remake(p, unix.S_IFIFO|0o640, 0) })
 		}},
+		{"sparse", func() error { return keepTimes(at("sparse"), fillHole) }},
 	} {
 		if err := c.change(); err != nil {
 			t.Fatal(err)
@@ -242,11 +243,14 @@ func TestCompareNotices(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), ": "+c.what+": ") {
 			t.Errorf("a change of %q was not noticed: %v", c.what, err)
 		}
-		if err := errors.Join(os.RemoveAll(b), os.Mkdir(b, 0o755), makeTree(b)); err != nil {
-			t.Fatal(err)
+		if c.what == "sparse" {
+			continue // the last one: a copy does not make holes anew
+		}
+		if out, err := exec.Command("rsync", "-aHAXc", "--delete", a+"/", b+"/").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
 		}
 		if err := compareTrees(a, b); err != nil {
-			t.Fatalf("made anew: %v", err)
+			t.Fatalf("repaired after %q: %v", c.what, err)
 		}
 	}
 	if err := compareTrees(filepath.Join(a, "empty"), filepath.Join(b, "empty")); err == nil {

@@ -143,8 +143,7 @@ func mounts(dir string) []string {
 func eventually(t *testing.T, limit time.Duration, what string, check func() error) time.Duration {
 	t.Helper()
 	start := time.Now()
-	tick := time.NewTicker(25 * time.Millisecond)
-	defer tick.Stop()
+	pause := 10 * time.Millisecond
 	for {
 		err := check()
 		took := time.Since(start)
@@ -154,6 +153,7 @@ func eventually(t *testing.T, limit time.Duration, what string, check func() err
 		if took > limit {
 			t.Fatalf("%s: not within %v: %v", what, limit, err)
 		}
-		<-tick.C
+		time.Sleep(pause)
+		pause = min(2*pause, 200*time.Millisecond)
 	}
 }
