@@ -79,6 +79,9 @@ var sagas = []saga{
 		a: put f 0 a; sync
 		b: put f 1 b; sync
 		c: put f 2 c; sync`, "f=axx f{b}=xbx f{c}=xxc"},
+	{"copy/not of another file with the name", twice + `sync; mv f g; new f zz; sync
+		a: follow; put f 0 a; sync
+		b: put f 1 b; sync`, "f=az f{b}=xb f{b2}=zb g=ax"},
 	{"copy/of hard links", `a: new f xx; ln f g; sync
 		b: follow
 		a: put f 0 a; sync
@@ -139,6 +142,39 @@ var sagas = []saga{
 		b: mkdir d; new d/x b
 		c: mkdir d; new d/x c; sync
 		b: follow; mv d e; new e/y b; sync`, "e/ e/x=a e/x{b}=b e/x{c}=c e/y=b"},
+	{"lost answer", `b: follow; new f b; lost
+		a: follow; new g a; sync
+		b: put f 0 B; sync`, "f=B g=a"},
+	{"lost answer, then a foreign commit and a crash", `a: new f x; sync
+		b: follow; app f b; lost
+		a: follow; app f a; sync
+		b: crash; app f c; sync`, "f=xbac"},
+	{"lost answer, removed by another, crash", `b: follow; new f b; lost
+		a: follow; rm f; sync
+		b: crash; sync`, ""},
+	{"lost answer, more done since, foreign commit, crash", `b: follow; new f b; lost; put f 0 B; new g b; fsync
+		a: follow; put f 0 a; sync
+		b: crash; sync`, "f=a f{b}=B g=b"},
+	{"a commit that never arrived, then a foreign one", `a: new f x; sync
+		b: follow; app f b; refused
+		a: app f a; sync
+		b: app f c; sync`, "f=xabc"},
+	{"a commit that never arrived, foreign commit, crash", `a: new f x; sync
+		b: follow; app f b; refused; app f c; fsync
+		a: app f a; sync
+		b: crash; sync`, "f=xabc"},
+	{"power cut after signing, slot lost meanwhile", `a: new f x; sync
+		b: follow; put f 0 b; cut sign
+		a: put f 0 a; sync
+		b: crash; sync`, "f=b f{a}=a"},
+	{"power cut after sending", `a: new f x; sync
+		b: follow; app f b; cut append
+		a: follow; app f a; sync
+		b: app f c; sync`, "f=xbac"},
+	{"power cut after taking over", `a: new f x; sync
+		b: follow; app f b; cut install
+		a: follow; app f a; sync
+		b: app f c; sync`, "f=xbac"},
 	{"a month offline", `a: mkdir d; new d/f x; new g y; sync
 		b: follow; put d/f 0 b; new d/n b; mv g d/g; mkdir d/k; new d/k/l b
 		a: mv d e; put e/f 0 a; sync; put g 0 a; sync; new e/n a; sync; new e/k a; sync

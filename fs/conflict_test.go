@@ -1,6 +1,9 @@
 package fs
 
 import (
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 	"testing/cryptotest"
 )
@@ -59,6 +62,8 @@ var cells = []cell{
 	{"unlink/saved anew", "new f x", "save f a", "rm f", "f=a"},
 	{"unlink/attributes changed", "new f x", "chmod f 0600", "rm f", ""},
 	{"unlink/one of two names, content changed", "new f x; ln f g", "put f 0 a", "rm f", "g=a"},
+	{"unlink/one of two names, the other removed", "new f x; ln f g", "rm f", "rm g", "g=x"},
+	{"unlink/both names, one removed too", "new f x; ln f g", "rm f", "rm g; rm f", ""},
 	{"unlink/both names, content changed", "new f x; ln f g", "put f 0 a", "rm f; rm g", "g=a"},
 	{"unlink/got another name", "new f x", "ln f g", "rm f", "g=x"},
 	{"unlink/parent removed", "mkdir d; new d/f x", "rm d/f; rmdir d", "rm d/f", ""},
@@ -80,6 +85,7 @@ var cells = []cell{
 	{"rename/target attributes changed", "new f x; new g y", "chmod g 0600", "mv f g", "g=x"},
 	{"rename/target removed", "new f x; new g y", "rm g", "mv f g", "g=x"},
 	{"rename/target moved", "new f x; new g y", "mv g h", "mv f g", "g=x h=y"},
+	{"rename/target a hard link, the other name removed", "new f x; new g y; ln g h", "rm h", "mv f g", "g=y g{b}=x"},
 	{"rename/target linked elsewhere and changed", "new f x; new g y", "ln g h; put g 0 a", "mv f g", "g=x h=a"},
 	{"rename/target a directory, not empty any more", "mkdir d; mkdir e", "new e/f a", "mv d e", "e/ e/f=a e{b}/"},
 	{"rename/target replaced by a directory", "new f x; new g y", "rm g; mkdir g", "mv f g", "g/ g{b}=x"},
@@ -132,6 +138,7 @@ var cells = []cell{
 	{"write/linked meanwhile, content changed", "new f xx", "ln f g; put g 0 a", "put f 1 b", "f=ax:n2 f{b}=xb g=ax:n2"},
 	{"write/hard link, one name removed", "new f xx; ln f g", "rm f", "put f 0 b", "g=bx"},
 	{"write/hard link, both names removed", "new f xx; ln f g", "rm f; rm g", "put f 0 b", "f=bx"},
+	{"write/hard link, one name removed by each", "new f xx; ln f g", "rm f", "rm g; put f 0 b", "g=bx"},
 	{"append/content appended", "new f x", "app f aa", "app f b; app f c", "f=xaabc"},
 	{"append/content changed", "new f xx", "put f 0 a", "app f b", "f=axb"},
 	{"append/same length", "new f x", "put f 0 a", "app f b", "f=ab"},
@@ -215,6 +222,35 @@ func (c cell) play(t *testing.T, way uint64) {
 	for _, m := range []*machine{a, b} {
 		if n := m.v.Status().PendingOps; n != 0 {
 			t.Fatal(m.name, "has", n, "operations pending")
+		}
+	}
+}
+
+// The table that users read names every test, and no other.
+func TestConflictsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/CONFLICTS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, m := range regexp.MustCompile("`([a-z][^`]*)`").FindAllStringSubmatch(string(text), -1) {
+		documented[m[1]] = true
+	}
+	known := map[string]bool{}
+	for _, c := range cells {
+		known[c.name] = true
+	}
+	for _, s := range sagas {
+		known[s.name] = true
+	}
+	for name := range known {
+		if !documented[name] {
+			t.Errorf("docs/CONFLICTS.md does not name %q", name)
+		}
+	}
+	for name := range documented {
+		if verb, rest, ok := strings.Cut(name, "/"); ok && rest != "" && !known[name] {
+			t.Errorf("docs/CONFLICTS.md names %q, which is no test of %s", name, verb)
 		}
 	}
 }

@@ -94,7 +94,7 @@ func (r *rebase) settle(asked place, n *op, day time.Time) error {
 
 // link: as create; of a file that theirs removed, the file is made again.
 func (r *rebase) link(o, n *op) error {
-	if _, err := r.find(n.Ino); errors.Is(err, errNoInode) {
+	if _, err := r.subject(o.Ino); errors.Is(err, errNoInode) {
 		return r.revive(o, o.To)
 	} else if err != nil {
 		return err
@@ -112,25 +112,21 @@ func (r *rebase) link(o, n *op) error {
 // unlink: only what was seen is removed. A name that leads elsewhere by now stays, and
 // so does the last name of a file whose content others have changed.
 func (r *rebase) unlink(o, n *op) error {
-	there, rec, err := r.child(n.At)
-	if err != nil {
+	if err := r.take(o.Ino, n); err != nil {
 		return err
 	}
-	if there.Ino == n.Ino {
-		stays, err := r.needed(rec)
-		if err != nil {
-			return err
-		}
-		if !stays && !r.merged[n.Ino] {
-			if err := fits(r.do(n)); err != nil {
-				return err
-			}
-		}
-	}
-	if was, err := r.get(r.then, o.Ino); err != nil || was.Nlink > 1 {
+	was, err := r.get(r.then, o.Ino)
+	if err != nil || was.Nlink > 1 {
 		return fits(err)
 	}
-	// Our version of it goes, where it has become a conflict copy.
+	// It was the last name: what was kept for the sake of another goes, and our version
+	// of it, where that has become a conflict copy.
+	if at, ok := r.spared[n.Ino]; ok {
+		delete(r.spared, n.Ino)
+		if err := r.take(o.Ino, &op{Kind: opUnlink, Ino: n.Ino, At: at, Time: o.Time, N: o.N}); err != nil {
+			return err
+		}
+	}
 	c, ok := r.copies[n.Ino]
 	if !ok {
 		return nil
@@ -139,10 +135,32 @@ func (r *rebase) unlink(o, n *op) error {
 	return fits(r.do(&op{Kind: opUnlink, Ino: c, At: r.w.where[c], Time: o.Time}))
 }
 
-// needed says whether taking a name from an inode would lose what others did to it.
-func (r *rebase) needed(rec *tree.Inode) (bool, error) {
+// take removes a name, unless something else stands there, or it is still needed.
+func (r *rebase) take(ours Ino, n *op) error {
+	there, rec, err := r.child(n.At)
+	if err != nil || there.Ino != n.Ino || r.merged[n.Ino] {
+		return err
+	}
+	if stays, err := r.needed(ours, rec); err != nil || stays {
+		if rec.Nlink == 1 {
+			r.spared[n.Ino] = n.At
+		}
+		return err
+	}
+	return fits(r.do(n))
+}
+
+// needed says whether taking a name from a file would lose what others did to it, or,
+// because they took the other names, what we left it.
+func (r *rebase) needed(ours Ino, rec *tree.Inode) (bool, error) {
 	if rec.Nlink > 1 {
 		return false, nil
+	}
+	was, err := r.get(r.then, ours)
+	if err == nil && was.Nlink > 1 {
+		return true, nil
+	} else if fits(err) != nil {
+		return false, err
 	}
 	return r.changed(rec)
 }
@@ -190,7 +208,7 @@ func (r *rebase) rename(o, n *op) error {
 
 // elsewhere: the inode of a rename is not where it was seen.
 func (r *rebase) elsewhere(o, n *op) error {
-	if _, err := r.find(n.Ino); errors.Is(err, errNoInode) {
+	if _, err := r.subject(o.Ino); errors.Is(err, errNoInode) {
 		return r.revive(o, o.To)
 	} else if err != nil {
 		return err
@@ -216,7 +234,7 @@ func (r *rebase) target(o, n *op, moving tree.Entry) error {
 	}
 	replace := o.ToIno != 0 && old.Ino == r.as(o.ToIno) && (old.Type == tree.TypeDir) == (moving.Type == tree.TypeDir)
 	if replace {
-		keep, err := r.needed(rec)
+		keep, err := r.needed(o.ToIno, rec)
 		if err != nil {
 			return err
 		}
@@ -232,10 +250,9 @@ func (r *rebase) target(o, n *op, moving tree.Entry) error {
 // of a file takes the place of the conflict copy that this device made of it before,
 // and stays where it is if it is that very copy.
 func (r *rebase) beside(o, n *op, moving tree.Entry) error {
-	n.ToIno = 0
 	if o.ToIno != 0 && moving.Type != tree.TypeDir {
-		n.N = 0
-		at, prior, err := r.prior(n.To, moving.Type)
+		n.N, n.copyOf = 0, n.ToIno
+		at, prior, err := r.prior(n.To, r.as(o.ToIno), moving.Type)
 		if err != nil {
 			return err
 		}
@@ -245,7 +262,7 @@ func (r *rebase) beside(o, n *op, moving tree.Entry) error {
 		}
 	}
 	name, err := r.freeName(n.To, n.At, opTime(o))
-	n.To.Name = name
+	n.To.Name, n.ToIno = name, 0
 	return err
 }
 
@@ -297,7 +314,7 @@ func (r *rebase) edit(o, n *op) error {
 	if c, ok := r.copies[n.Ino]; ok {
 		return r.both(n, c, content)
 	}
-	rec, err := r.find(n.Ino)
+	rec, err := r.subject(o.Ino)
 	n.At = r.w.where[n.Ino]
 	_, unlinked := r.then.orphans[o.Ino]
 	switch {
@@ -326,7 +343,7 @@ func (r *rebase) edit(o, n *op) error {
 // so are times: on a content that is not ours they would deceive.
 func (r *rebase) both(n *op, c Ino, content bool) error {
 	mine := *n
-	mine.Ino, mine.At, mine.N = c, r.w.where[c], 0
+	mine.Ino, mine.At, mine.N, mine.copyOf = c, r.w.where[c], 0, n.Ino
 	if err := r.do(&mine); err != nil {
 		return fits(err)
 	}

@@ -87,6 +87,8 @@ type op struct {
 
 	Blob *tree.Blob  // opWrite: the payload, in memory only; its key material is in Chunk
 	put  *tree.Inode // opPut, and opCreate of what had been removed: as it was, in memory only
+	// copyOf is, for what a rebase makes, the file of which this is the conflict copy.
+	copyOf Ino
 	// Chunk is, for flagChunk, what opens the payload: key, codec, plaintext length.
 	Chunk chunkKey
 }

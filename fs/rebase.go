@@ -47,6 +47,7 @@ type rebase struct {
 	made    map[Ino]bool    // came by our operations: nobody else has changed it
 	differs map[Ino]bool    // whether others changed a file's content
 	copies  map[Ino]Ino     // inode → the conflict copy that takes our changes
+	spared  map[Ino]place   // a last name that we took, which stays for now
 	void    map[Ino]bool    // had no name and is gone: so are operations on it
 
 	given []Ino // numbers that this rebase took when it ran before the crash
@@ -59,7 +60,7 @@ func (v *Vault) newRebase(from *Vault, head *log.Commit, theirs tree.State, skip
 	return &rebase{v: v, from: from, head: head, skip: skip, done: skip, base: from.baseState, theirs: theirs,
 		then: newWorld(from.baseState, from.number), w: newWorld(theirs, v.number),
 		moved: map[Ino]place{}, lost: map[Ino]bool{}, alias: map[Ino]Ino{}, merged: map[Ino]bool{}, stands: map[place]place{},
-		made: map[Ino]bool{}, differs: map[Ino]bool{}, copies: map[Ino]Ino{}, void: map[Ino]bool{}}
+		made: map[Ino]bool{}, differs: map[Ino]bool{}, copies: map[Ino]Ino{}, spared: map[Ino]place{}, void: map[Ino]bool{}}
 }
 
 // rebase runs r to its end and makes its tree the live one.
@@ -203,33 +204,6 @@ func undoPlace(where map[Ino]place, o *op) {
 	}
 }
 
-// deepen looks into the directories that are new in theirs. Something that was moved
-// there is in no other difference between base and theirs.
-func (r *rebase) deepen() error {
-	if r.deep != nil {
-		return nil
-	}
-	deep := map[Ino]place{}
-	err := r.walk(r.fresh, func(dir Ino, name string, e tree.Entry) bool {
-		if !e.Linked {
-			deep[e.Ino] = place{dir, name}
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	r.deep = deep
-	for ino, at := range deep {
-		if _, err := r.get(r.w, ino); errors.Is(err, errNoInode) {
-			r.w.where[ino] = at
-		} else if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // missing returns a page that swap needs to tell whether what is held here is still
 // there. Of a commit of our own it asks nothing: what has no name there never had one.
 // Under mu.
@@ -248,44 +222,6 @@ func (r *rebase) missing() (miss *tree.Miss) {
 		}
 	}
 	return nil
-}
-
-// walk shows fn everything in and below some directories, until it returns false.
-func (r *rebase) walk(todo []*tree.Inode, fn func(dir Ino, name string, e tree.Entry) bool) error {
-	todo = append([]*tree.Inode(nil), todo...)
-	for len(todo) > 0 {
-		d := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		ents, err := r.entries(d)
-		if err != nil {
-			return err
-		}
-		for _, e := range ents {
-			if !fn(d.Ino, e.name, e.Entry) {
-				return nil
-			}
-			if e.Type == tree.TypeDir {
-				todo = append(todo, e.Inode)
-			}
-		}
-	}
-	return nil
-}
-
-type dirEntry struct {
-	name string
-	tree.Entry
-}
-
-func (r *rebase) entries(d *tree.Inode) (out []dirEntry, err error) {
-	err = tree.Load(r.load, func() error {
-		out = out[:0]
-		return d.Dir.Scan("", func(name string, e tree.Entry) bool {
-			out = append(out, dirEntry{name, e})
-			return true
-		})
-	})
-	return out, err
 }
 
 // swap makes the rebased tree live. Under mu. It returns the tree that was live.
@@ -439,55 +375,6 @@ func (r *rebase) at(p place) place {
 		p = s
 	}
 	return place{r.as(p.Parent), p.Name}
-}
-
-// find returns an inode of the new tree wherever it is: where it was seen, where
-// theirs moved it, or below one of their new directories.
-func (r *rebase) find(ino Ino) (*tree.Inode, error) {
-	rec, err := r.get(r.w, ino)
-	if !errors.Is(err, errNoInode) || r.made[ino] {
-		return rec, err
-	}
-	if err := r.deepen(); err != nil {
-		return nil, err
-	}
-	at, ok := r.deep[ino]
-	if !ok {
-		return nil, errNoInode
-	}
-	r.w.where[ino] = at
-	for d := at.Parent; ; d = at.Parent {
-		_, known := r.w.where[d]
-		if at, ok = r.deep[d]; known || !ok {
-			return r.get(r.w, ino)
-		}
-		r.w.where[d] = at
-	}
-}
-
-// get returns a record of one of the trees.
-func (r *rebase) get(w *world, ino Ino) (rec *tree.Inode, err error) {
-	err = tree.Load(r.load, func() error {
-		rec, err = w.get(ino)
-		return err
-	})
-	return rec, err
-}
-
-// child looks a name up in the new tree, with the record it leads to. A directory that
-// is not there has no names.
-func (r *rebase) child(at place) (ent tree.Entry, rec *tree.Inode, err error) {
-	err = tree.Load(r.load, func() error {
-		var ok bool
-		ent, ok, err = r.w.child(at.Parent, at.Name)
-		if err != nil || !ok {
-			ent, rec = tree.Entry{}, nil
-			return fits(err)
-		}
-		rec, err = r.w.inodeOf(ent)
-		return err
-	})
-	return ent, rec, err
 }
 
 // number takes a number for an inode that the rebase makes: after a crash the same.

@@ -21,7 +21,7 @@ func (w *world) applyPut(o *op) error {
 		return err
 	}
 	n := *o.put
-	n.Ino, n.Nlink, n.VerDev, n.VerOp = o.Ino, 1, w.dev, o.N
+	n.Ino, n.Nlink, n.VerDev, n.VerOp = o.Ino, 1, w.dev, o.mark()
 	switch {
 	case !taken:
 		err = w.link(o.To, tree.Entry{Inode: &n}, o.Time)
@@ -108,7 +108,7 @@ func (r *rebase) contents(o *op, dir *tree.Inode) error {
 		return err
 	}
 	for _, e := range ents {
-		if _, err := r.find(r.as(e.Ino)); err == nil {
+		if _, err := r.subject(e.Ino); err == nil {
 			continue
 		} else if !errors.Is(err, errNoInode) {
 			return err
@@ -136,7 +136,7 @@ func (r *rebase) replace(o, n *op) error {
 	if err != nil {
 		return err
 	}
-	if there.Ino == n.Ino && !there.Linked && r.untouched(rec) {
+	if there.Ino == n.Ino && !there.Linked && r.isCopy(rec, o.copyOf) {
 		r.made[n.Ino] = true
 		return r.do(n)
 	}
@@ -161,8 +161,8 @@ func (r *rebase) copy(o, n *op) error {
 	if err != nil {
 		return err
 	}
-	p := &op{Kind: opPut, Time: o.Time, put: was}
-	if p.To, p.Ino, err = r.prior(at, tree.TypeFile); err != nil {
+	p := &op{Kind: opPut, Time: o.Time, put: was, copyOf: n.Ino}
+	if p.To, p.Ino, err = r.prior(at, n.Ino, tree.TypeFile); err != nil {
 		return err
 	}
 	if p.Ino == 0 {
@@ -177,7 +177,7 @@ func (r *rebase) copy(o, n *op) error {
 	}
 	r.copies[n.Ino], r.made[p.Ino] = p.Ino, true
 	r.v.complain("a file was changed on two machines: both versions were kept")
-	n.Ino, n.At, n.N = p.Ino, p.To, 0
+	n.Ino, n.At, n.N, n.copyOf = p.Ino, p.To, 0, n.Ino
 	return fits(r.do(n))
 }
 
@@ -198,21 +198,35 @@ func (r *rebase) nameIn(w *world, ino Ino) (at place, err error) {
 	err = r.walk([]*tree.Inode{w.root}, func(dir Ino, name string, e tree.Entry) bool {
 		if e.Ino == ino {
 			at = place{dir, name}
+		} else if e.Type == tree.TypeDir {
+			w.where[e.Ino] = place{dir, name}
 		}
 		return e.Ino != ino
 	})
 	return at, err
 }
 
-// untouched says whether a record is as a rebase of this device has left it: that
-// makes version 0, which no operation has.
-func (r *rebase) untouched(rec *tree.Inode) bool {
-	return rec.VerDev == r.v.number && rec.VerOp == 0
+// copyMark is set in the version of a conflict copy, with the number of the file of which
+// it is one; so it is known later, unless somebody has changed it: every operation gives
+// another version.
+const copyMark = 1 << 63
+
+// mark is the second half of the version that an operation leaves.
+func (o *op) mark() uint64 {
+	if o.copyOf != 0 {
+		return copyMark | o.copyOf
+	}
+	return o.N
 }
 
-// prior finds the conflict copy that this device made before of the file at a place,
-// if it still has its name and nobody has touched it.
-func (r *rebase) prior(at place, t tree.Type) (found place, ino Ino, err error) {
+// isCopy says whether a record is a conflict copy of a file, as this device has left it.
+func (r *rebase) isCopy(rec *tree.Inode, of Ino) bool {
+	return of != 0 && rec.VerDev == r.v.number && rec.VerOp == copyMark|of
+}
+
+// prior finds the conflict copy that this device made before of a file at a place, if it
+// still has its name and nobody has touched it.
+func (r *rebase) prior(at place, of Ino, t tree.Type) (found place, ino Ino, err error) {
 	head, tail := conflictForm(at.Name, r.v.opt.Session.User, r.v.opt.Session.DeviceName, len(time.DateOnly))
 	dir, err := r.get(r.w, at.Parent)
 	if err != nil {
@@ -224,7 +238,7 @@ func (r *rebase) prior(at place, t tree.Type) (found place, ino Ino, err error) 
 			if !strings.HasPrefix(name, head) {
 				return false
 			}
-			if strings.HasSuffix(name, tail) && !e.Linked && e.Type == t && r.untouched(e.Inode) {
+			if strings.HasSuffix(name, tail) && !e.Linked && e.Type == t && r.isCopy(e.Inode, of) {
 				found, ino = place{at.Parent, name}, e.Ino
 			}
 			return ino == 0

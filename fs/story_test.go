@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"kist/backend"
+	"kist/backend/mem"
 	"kist/fs/tree"
 )
 
@@ -23,6 +25,8 @@ import (
 //	open F            hold it open under its path, for hput PATH OFF TEXT and close PATH
 //	tmp F TEXT        O_TMPFILE, held as F; name F gives it that name
 //	sync, follow, fsync, crash, day
+//	lost              a sync whose commit arrives, but not the answer; refused: nor the commit
+//	cut STEP          a sync that a power cut ends before the next step
 func (m *machine) do(script string) {
 	m.d.t.Helper()
 	for _, line := range strings.Split(script, ";") {
@@ -61,6 +65,8 @@ func (m *machine) command(verb string, w []string) error {
 	case "crash":
 		m.held = nil
 		return m.crash(7)
+	case "lost", "refused", "cut":
+		return m.unlucky(verb, w)
 	case "day":
 		m.d.clock.add(24 * 3600e9)
 		return nil
@@ -99,6 +105,40 @@ func (m *machine) command(verb string, w []string) error {
 	}
 	defer m.v.Forget(a.Ino, 1)
 	return m.edits(verb, a.Ino, w, num)
+}
+
+// unlucky is a sync that does not end well.
+func (m *machine) unlucky(how string, w []string) error {
+	view, errCut := m.store.(*mem.Store), errors.New("cut")
+	created := false
+	view.SetHook(func(r mem.Request) mem.Answer {
+		switch {
+		case how == "refused" && r.Verb == mem.Create:
+			return mem.Answer{Before: errFault}
+		case how == "lost" && r.Verb == mem.Create:
+			created = true
+			return mem.Answer{After: errFault}
+		case created:
+			return mem.Answer{Before: errFault}
+		}
+		return mem.Answer{}
+	})
+	m.step = func(s string) error {
+		if how == "cut" && s == w[0] {
+			return errCut
+		}
+		return nil
+	}
+	err := m.v.Sync(context.Background())
+	view.SetHook(nil)
+	m.step = nil
+	if how == "cut" && errors.Is(err, errCut) {
+		return m.crash(7)
+	}
+	if how == "cut" || !errors.Is(err, backend.ErrAway) {
+		return fmt.Errorf("the sync ended with %w", err)
+	}
+	return nil
 }
 
 func (m *machine) hold(path string, ino Ino) {

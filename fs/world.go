@@ -194,7 +194,7 @@ func (w *world) applyCreate(o *op) error {
 	if err != nil {
 		return err
 	}
-	rec.VerDev, rec.VerOp = w.dev, o.N
+	rec.VerDev, rec.VerOp = w.dev, o.mark()
 	if o.To.Parent == 0 {
 		rec.Nlink = 0
 		w.orphans[o.Ino] = rec
@@ -228,7 +228,7 @@ func (w *world) applyLink(o *op) error {
 		return err
 	}
 	n := *rec
-	n.Ctime, n.VerDev, n.VerOp = o.Time, w.dev, o.N
+	n.Ctime, n.VerDev, n.VerOp = o.Time, w.dev, o.mark()
 	if _, orphan := w.orphans[o.Ino]; orphan {
 		n.Nlink = 1
 		if err := w.link(o.To, tree.Entry{Inode: &n}, o.Time); err != nil {
@@ -284,7 +284,7 @@ func (w *world) applyUnlink(o *op) error {
 // dropLink takes one name from an inode whose entry was just removed or replaced.
 func (w *world) dropLink(ent tree.Entry, rec *tree.Inode, o *op) error {
 	n := *rec
-	n.Ctime, n.VerDev, n.VerOp = o.Time, w.dev, o.N
+	n.Ctime, n.VerDev, n.VerOp = o.Time, w.dev, o.mark()
 	if ent.Linked && n.Nlink > 1 {
 		n.Nlink--
 		return w.table.Set(w.edit, tree.Key(n.Ino), &n)
@@ -393,7 +393,7 @@ func (w *world) touch(rec *tree.Inode, o *op) error {
 		cur = rec
 	}
 	n := *cur
-	n.Ctime, n.VerDev, n.VerOp = o.Time, w.dev, o.N
+	n.Ctime, n.VerDev, n.VerOp = o.Time, w.dev, o.mark()
 	return w.put(&n)
 }
 
@@ -464,7 +464,7 @@ func (w *world) applyInode(o *op) error {
 		return err
 	}
 	n := *old
-	n.Ctime, n.VerDev, n.VerOp = o.Time, w.dev, o.N
+	n.Ctime, n.VerDev, n.VerOp = o.Time, w.dev, o.mark()
 	if o.Flags&flagKillPriv != 0 {
 		n.Mode = killPriv(n.Mode)
 	}
