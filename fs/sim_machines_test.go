@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	machinesSeeds = flag.Int("machines.seeds", 150, "how many histories TestMachines plays")
+	machinesSeeds = flag.Int("machines.seeds", 150*histories/100, "how many histories TestMachines plays")
 	machinesSeed  = flag.Int("machines.seed", -1, "play this one history only")
 )
 

@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 500, "how many histories TestSimulation plays")
+	simSeeds = flag.Int("sim.seeds", 500*histories/100, "how many histories TestSimulation plays")
 	simSeed  = flag.Int("sim.seed", -1, "play this one history only")
 )
 
