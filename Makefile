@@ -39,9 +39,9 @@ stop:
 
 # Everything. Needs a C compiler for the race detector; installs what is missing.
 test: needs tools lint build
-	go test -race -timeout 15m $(UNIT)
-	go test -timeout 20m ./integration/...
-	GOMAXPROCS=1 go test -count=1 -timeout 15m ./fs ./fs/mount
+	go test -race -timeout 30m $(UNIT)
+	go test -timeout 40m ./integration/...
+	GOMAXPROCS=1 go test -count=1 -timeout 30m ./fs ./fs/mount
 
 needs:
 	@.ci/need fusermount3 rsync git sqlite3 tar fio setfattr setfacl mkfs.ext4 cc
