@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"kist/crypto/keys"
 	"kist/fs/home"
@@ -132,5 +135,24 @@ func Umount(ctx context.Context, dir string, noDrain bool, progress func(string)
 	if err != nil {
 		return err
 	}
-	return home.Free(filepath.Dir(socket), gone)
+	if err := home.Free(filepath.Dir(socket), gone); err != nil {
+		return err
+	}
+	awaitEnd(c)
+	return nil
+}
+
+// reaped is how long a process that has freed everything may still be listed: its
+// parent may not look after it at once, or at all.
+const reaped = 2 * time.Second
+
+// awaitEnd waits until the process at the other end is no longer there.
+func awaitEnd(c net.Conn) {
+	pid, ok := peer(c)
+	for end := time.Now().Add(reaped); ok && time.Now().Before(end); {
+		if unix.Kill(pid, 0) == unix.ESRCH {
+			return
+		}
+		time.Sleep(2 * time.Millisecond) // there is no call that waits for the child of another
+	}
 }

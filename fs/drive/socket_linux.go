@@ -43,3 +43,19 @@ func through(path string, f func(short string) error) error {
 	defer unix.Close(fd)
 	return f(fmt.Sprintf("/proc/self/fd/%d/%s", fd, filepath.Base(path)))
 }
+
+// peer is the process that answers at the other end.
+func peer(c net.Conn) (pid int, ok bool) {
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	var cred *unix.Ucred
+	control := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if control != nil || err != nil || cred.Pid <= 0 {
+		return 0, false
+	}
+	return int(cred.Pid), true
+}

@@ -14,3 +14,6 @@ func listenUnix(path string) (net.Listener, error) {
 }
 
 func dialUnix(path string) (net.Conn, error) { return net.Dial("unix", path) }
+
+// peer is the process that answers at the other end, where the system tells.
+func peer(net.Conn) (pid int, ok bool) { return 0, false }
