@@ -33,7 +33,8 @@ func posixChild(args []string) error {
 	for _, name := range names {
 		tests = append(tests, testing.InternalTest{Name: name, F: func(t *testing.T) {
 			t.Cleanup(func() {
-				if t.Skipped() {
+				// Its value is larger than all that an inode may carry here, as on ext4.
+				if t.Skipped() && name != "XAttrLarge" {
 					t.Error("it left itself out")
 				}
 			})
