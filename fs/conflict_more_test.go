@@ -340,26 +340,35 @@ func TestConflictBigFile(t *testing.T) {
 	}
 }
 
-// A file without a name that is closed while a commit is on its way is no obstacle.
+// A file without a name that is closed while a commit is on its way is no obstacle, nor
+// one that got a name, took another's place, and lost it again.
 func TestConflictUnlinkedDuringCommit(t *testing.T) {
-	cryptotest.SetGlobalRandom(t, 1)
-	d := newDrive(t)
-	b := d.machine("b")
-	b.do("new f x; open f; tmp t t; rm f")
-	b.step = func(s string) error {
-		if s == StepSign {
-			b.do("hput f 0 y; hput t 0 u; name t; rm t; close f; close t")
-			b.v.Forget(b.held["f"], 9)
-			b.v.Forget(b.held["t"], 9)
-		}
-		return nil
+	for _, c := range []struct{ name, script, want string }{
+		{"removed", "hput f 0 y; hput t 0 u; name t; rm t", "d=d g=g"},
+		{"replaced", "hput t 0 u; name t; mv t d; hput t 1 v; mv g d", "d=g"},
+		{"exchanged", "hput t 0 u; name t; xchg t d; rm d", "g=g t=d"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cryptotest.SetGlobalRandom(t, 1)
+			b := newDrive(t).machine("b")
+			b.do("new f x; open f; tmp t t; rm f; new d d; new g g")
+			b.step = func(s string) error {
+				if s == StepSign {
+					b.do(c.script + "; close f; close t")
+					b.v.Forget(b.held["f"], 9)
+					b.v.Forget(b.held["t"], 9)
+				}
+				return nil
+			}
+			b.do("sync")
+			b.step = nil
+			b.consistent()
+			b.do("sync")
+			b.want(c.want)
+			b.do("crash")
+			b.want(c.want)
+		})
 	}
-	b.do("new g g; sync")
-	b.step = nil
-	b.do("sync")
-	b.want("g=g")
-	b.do("crash")
-	b.want("g=g")
 }
 
 func TestConflictName(t *testing.T) {

@@ -48,7 +48,6 @@ type rebase struct {
 	differs map[Ino]bool    // whether others changed a file's content
 	copies  map[Ino]Ino     // inode → the conflict copy that takes our changes
 	spared  map[Ino]place   // a last name that we took, which stays for now
-	void    map[Ino]bool    // had no name and is gone: so are operations on it
 
 	given []Ino // numbers that this rebase took when it ran before the crash
 	used  []Ino // numbers it takes now
@@ -60,7 +59,7 @@ func (v *Vault) newRebase(from *Vault, head *log.Commit, theirs tree.State, skip
 	return &rebase{v: v, from: from, head: head, skip: skip, done: skip, base: from.baseState, theirs: theirs,
 		then: newWorld(from.baseState, from.number), w: newWorld(theirs, v.number),
 		moved: map[Ino]place{}, lost: map[Ino]bool{}, alias: map[Ino]Ino{}, merged: map[Ino]bool{}, stands: map[place]place{},
-		made: map[Ino]bool{}, differs: map[Ino]bool{}, copies: map[Ino]Ino{}, spared: map[Ino]place{}, void: map[Ino]bool{}}
+		made: map[Ino]bool{}, differs: map[Ino]bool{}, copies: map[Ino]Ino{}, spared: map[Ino]place{}}
 }
 
 // rebase runs r to its end and makes its tree the live one.
@@ -286,7 +285,8 @@ func (r *rebase) carry(o *op) error {
 // see lets then catch up with what the author of an operation saw after it.
 func (r *rebase) see(o *op) error {
 	err := tree.Load(r.load, func() error { return r.then.apply(o) })
-	if errors.Is(err, errNoInode) && o.Kind == opLink && r.nameless(o.Ino, r.then) {
+	if errors.Is(err, errNoInode) && o.Kind == opLink {
+		r.nameless(o, r.then)
 		err = tree.Load(r.load, func() error { return r.then.apply(o) })
 	}
 	return fits(err)
@@ -305,39 +305,33 @@ func (r *rebase) hint(ino Ino, at place) {
 // again applies an operation to the very tree it was made on. Only inodes without a
 // name are missing there: swap brings them along as they are now.
 func (r *rebase) again(o *op) error {
-	if r.void[o.Ino] {
-		return nil
-	}
 	err := r.do(o)
-	if !errors.Is(err, errNoInode) {
-		return err
-	}
 	switch {
-	case o.Kind == opLink && r.nameless(o.Ino, r.w):
-		return r.do(o)
+	case !errors.Is(err, errNoInode):
+		return err
 	case o.Kind == opLink:
-		r.void[o.Ino] = true
-		return nil
+		r.nameless(o, r.w)
+		return r.do(o)
 	case o.Kind == opUnlink || o.Kind == opRename || o.Kind == opExchange:
 		return err
 	}
 	return nil
 }
 
-// nameless brings a file without a name into a tree, as it is now. It is in no commit,
-// so operations before it got its name find it nowhere; repeated, they change nothing.
-func (r *rebase) nameless(ino Ino, w *world) bool {
+// nameless brings the file without a name to which an operation gave one into a tree, as
+// it is now. It is in no commit, so operations before are not carried over; those that
+// come after, repeated, change nothing. If it is gone by now, operations that come after
+// have taken its name again: until then anything stands for it.
+func (r *rebase) nameless(o *op, w *world) {
+	n := tree.Inode{Ino: o.Ino, Type: tree.TypeFile, Mode: 0o600, Atime: o.Time, Mtime: o.Time, Ctime: o.Time}
 	r.from.mu.Lock()
-	rec, err := r.from.w.get(ino)
-	r.from.w.freeze() // what is taken out of it stays as it is
-	r.from.mu.Unlock()
-	if err != nil {
-		return false
+	if rec, err := r.from.w.get(o.Ino); err == nil {
+		n = *rec
+		r.from.w.freeze() // what is taken out of it stays as it is
 	}
-	n := *rec
+	r.from.mu.Unlock()
 	n.Nlink = 0
-	w.orphans[ino] = &n
-	return true
+	w.orphans[o.Ino] = &n
 }
 
 // do carries an operation out on theirs, in the form it has become.

@@ -77,7 +77,8 @@ func (r *rebase) remake(was *tree.Inode, at place) error {
 // of the operation saw it; a directory with everything that went with it.
 func (r *rebase) revive(o *op, at place) error {
 	was, err := r.get(r.then, o.Ino)
-	if errors.Is(err, errNoInode) && o.Kind == opLink && r.nameless(o.Ino, r.then) {
+	if errors.Is(err, errNoInode) && o.Kind == opLink {
+		r.nameless(o, r.then)
 		was, err = r.get(r.then, o.Ino)
 	}
 	if err != nil {
