@@ -118,7 +118,7 @@ func (v *Vault) Listxattr(ctx context.Context, ino Ino) (names []string, err err
 }
 
 // Setxattr sets one extended attribute. All of an inode take at most
-// tree.MaxXattrs bytes: ENOSPC beyond, as on ext4.
+// tree.MaxXattrs bytes: ENOSPC beyond, as ext4 answers.
 func (v *Vault) Setxattr(ctx context.Context, ino Ino, name string, value []byte, flags uint32) error {
 	if len(name) == 0 || len(name) > tree.MaxName {
 		return syscall.ERANGE

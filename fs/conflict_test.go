@@ -198,7 +198,11 @@ func (c cell) play(t *testing.T, way uint64) {
 	a.do(c.a + "; sync")
 	b.do(c.b)
 	b.consistent()
+	k := b.kernel()
 	b.do(ways[way].b)
+	if !strings.Contains(ways[way].b, "crash") {
+		k.right()
+	}
 	want := c.want
 	if way >= 4 {
 		b.consistent()
@@ -208,7 +212,9 @@ func (c cell) play(t *testing.T, way uint64) {
 	}
 	b.want(want)
 	b.consistent()
+	k = a.kernel()
 	a.do("follow")
+	k.right()
 	a.want(want)
 	same(t, a, b)
 	if way == 0 {

@@ -38,6 +38,7 @@ type rebase struct {
 
 	moved map[Ino]place // where theirs has an inode, as far as a Diff tells
 	lost  map[Ino]bool  // no longer where base had it; true: a directory
+	named map[Ino]bool  // has another name than in base, or none: by our operations, or in the inode table
 	fresh []*tree.Inode // directories of theirs that base has not, or elsewhere
 	deep  map[Ino]place // what stands below fresh, nil before anybody asked
 
@@ -58,7 +59,7 @@ type rebase struct {
 func (v *Vault) newRebase(from *Vault, head *log.Commit, theirs tree.State, skip int) *rebase {
 	return &rebase{v: v, from: from, head: head, skip: skip, done: skip, base: from.baseState, theirs: theirs,
 		then: newWorld(from.baseState, from.number), w: newWorld(theirs, v.number),
-		moved: map[Ino]place{}, lost: map[Ino]bool{}, alias: map[Ino]Ino{}, merged: map[Ino]bool{}, stands: map[place]place{},
+		moved: map[Ino]place{}, lost: map[Ino]bool{}, named: map[Ino]bool{}, alias: map[Ino]Ino{}, merged: map[Ino]bool{}, stands: map[place]place{},
 		made: map[Ino]bool{}, differs: map[Ino]bool{}, copies: map[Ino]Ino{}, spared: map[Ino]place{}}
 }
 
@@ -70,7 +71,7 @@ func (v *Vault) rebase(ctx context.Context, r *rebase) error {
 			return err
 		}
 	}
-	var old tree.State
+	var old *world
 	for first := true; ; first = false {
 		v.mu.Lock()
 		if err := v.closeTail(); err != nil {
@@ -127,6 +128,8 @@ func (r *rebase) compare() error {
 		if c.Table {
 			if c.New != nil {
 				r.moved[c.New.Ino] = place{}
+			} else {
+				r.named[c.Old.Ino] = true
 			}
 			return nil
 		}
@@ -216,6 +219,9 @@ func (r *rebase) missing() (miss *tree.Miss) {
 		}
 	}
 	for ino := range r.v.refs {
+		if !r.mayBeGone(ino) {
+			continue
+		}
 		if _, err := r.w.get(ino); errors.As(err, &miss) {
 			return miss
 		}
@@ -223,9 +229,28 @@ func (r *rebase) missing() (miss *tree.Miss) {
 	return nil
 }
 
+// mayBeGone says whether an inode that is known here may not be in the new tree, or not
+// under its number. Others and our operations change few; to look for all that a kernel
+// knows would cost what is known, not what was changed. Under mu.
+func (r *rebase) mayBeGone(ino Ino) bool {
+	for {
+		if _, lost := r.lost[ino]; lost || r.named[ino] {
+			return true
+		}
+		at, ok := r.v.w.where[ino]
+		if !ok || at.Parent == 0 {
+			return !ok
+		}
+		ino = at.Parent
+		if ino == RootIno {
+			return false
+		}
+	}
+}
+
 // swap makes the rebased tree live. Under mu. It returns the tree that was live.
-func (v *Vault) swap(r *rebase) tree.State {
-	old := tree.State{Root: v.w.root, Table: v.w.table}
+func (v *Vault) swap(r *rebase) *world {
+	old := v.w
 	// Until a mount is open nobody holds anything, and the journal may still give a
 	// name to what has none.
 	replaying := v.kick == nil
@@ -236,7 +261,9 @@ func (v *Vault) swap(r *rebase) tree.State {
 	}
 	if !r.own {
 		for ino := range v.refs {
-			r.keepOpen(ino)
+			if r.mayBeGone(ino) {
+				r.keepOpen(ino)
+			}
 		}
 	}
 	for ino := range r.w.orphans {
@@ -276,6 +303,10 @@ func (r *rebase) carry(o *op) error {
 	}
 	r.hint(o.Ino, o.At)
 	r.hint(o.ToIno, o.To)
+	switch o.Kind {
+	case opCreate, opLink, opUnlink, opRename, opExchange, opPut:
+		r.named[o.Ino], r.named[o.ToIno] = true, true
+	}
 	if err := r.merge(o); err != nil {
 		return err
 	}

@@ -335,28 +335,3 @@ func (v *Vault) Follow(ctx context.Context) error {
 	}
 	return v.catchUp(ctx)
 }
-
-// announce tells the kernel what differs between two live trees.
-func (v *Vault) announce(ctx context.Context, old tree.State) error {
-	v.mu.Lock()
-	n := v.notify
-	now := v.w.freeze()
-	v.mu.Unlock()
-	if n == nil {
-		return nil
-	}
-	return tree.Diff(old, now, func(m *tree.Miss) error { return v.fill(ctx, m) }, func(c tree.Change) error {
-		if !c.Table && c.Parent != 0 && (c.Old == nil || c.New == nil || c.Old.Ino != c.New.Ino) {
-			n.Entry(c.Parent, c.Name)
-		}
-		if c.Old == nil {
-			return nil
-		}
-		if c.New != nil && c.Old.Inode != nil && c.New.Inode != nil && sameContent(c.Old.Inode, c.New.Inode) {
-			n.Inode(c.Old.Ino)
-		} else {
-			n.Content(c.Old.Ino)
-		}
-		return nil
-	})
-}

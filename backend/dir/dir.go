@@ -15,7 +15,9 @@
 // behind empty can't be told from an empty store here: put the store in a
 // folder on the disk, not at its top.)
 //
-// Who may read and write is the umask's business; the bytes are sealed.
+// What is made here may be read and written by those who may do so to the
+// directory itself, whatever the umask; made by root, it belongs to whom the
+// directory belongs to. So several users can share one. The bytes are sealed.
 //
 // Keys are distinguished as far as the file system distinguishes names; kist's
 // own keys are lower-case. Whoever may write to the directory is as little
@@ -233,15 +235,19 @@ func (s *Store) write(ctx context.Context, key string, body []byte, give func(r 
 		return err
 	}
 	defer root.Close()
-	if err := root.Mkdir(tmpFolder, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+	as, err := rightsOf(root)
+	if err != nil {
+		return explain(err)
+	}
+	if err := as.makeFolder(root, tmpFolder); err != nil {
 		return explain(err)
 	}
 	tmp := path.Join(tmpFolder, rand.Text())
 	defer root.Remove(tmp) // renamed: it is gone already; linked: its second name goes
-	if err := writeFile(root, tmp, body); err != nil {
+	if err := as.writeFile(root, tmp, body); err != nil {
 		return explain(err)
 	}
-	if err := root.MkdirAll(path.Dir(key), 0o777); err != nil {
+	if err := as.makeFolders(root, path.Dir(key)); err != nil {
 		return explain(err)
 	}
 	if err := ctx.Err(); err != nil {
@@ -271,11 +277,63 @@ func link(root *os.Root, from, to string) error {
 	return err
 }
 
-func writeFile(root *os.Root, name string, body []byte) error {
-	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+// rights are those of the store's directory, which all that is made in it gets.
+type rights struct {
+	mode     fs.FileMode
+	uid, gid int // -1: those of the process, which may set no others
+}
+
+func rightsOf(root *os.Root) (rights, error) {
+	info, err := root.Stat(".")
+	if err != nil {
+		return rights{}, err
+	}
+	r := rights{mode: info.Mode().Perm() | 0o700, uid: -1, gid: -1}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		r.uid, r.gid = int(st.Uid), int(st.Gid)
+	}
+	return r, nil
+}
+
+// give sets them on what this process has just made under name. File systems without
+// owners and modes refuse; what was made is as good to its maker without.
+func (r rights) give(root *os.Root, name string, mode fs.FileMode) {
+	if r.uid >= 0 {
+		_ = root.Lchown(name, r.uid, r.gid)
+	}
+	_ = root.Chmod(name, mode)
+}
+
+func (r rights) makeFolder(root *os.Root, name string) error {
+	err := root.Mkdir(name, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		r.give(root, name, r.mode)
+	}
+	return err
+}
+
+func (r rights) makeFolders(root *os.Root, name string) error {
+	if name == "." {
+		return nil
+	}
+	if _, err := root.Stat(name); err == nil {
+		return nil
+	}
+	if err := r.makeFolders(root, path.Dir(name)); err != nil {
+		return err
+	}
+	return r.makeFolder(root, name)
+}
+
+func (r rights) writeFile(root *os.Root, name string, body []byte) error {
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
+	r.give(root, name, r.mode&0o666)
 	_, err = f.Write(body)
 	if err == nil {
 		err = f.Sync()

@@ -41,6 +41,38 @@ func TestConformance(t *testing.T) {
 	backendtest.Run(t, func(t *testing.T) backend.Store { return newStore(t) })
 }
 
+// What is made is open to those to whom the directory is, whatever the umask, and root
+// gives it to the directory's owner.
+func TestRights(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	s := newStore(t)
+	if err := os.Chmod(s.top, 0o2750); err != nil {
+		t.Fatal(err)
+	}
+	want := os.Geteuid()
+	if want == 0 {
+		want = 65534
+		if err := os.Chown(s.top, want, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Create(context.Background(), "a/b/c", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]fs.FileMode{"a": 0o750, "a/b": 0o750, "a/b/c": 0o640} {
+		info, err := os.Stat(filepath.Join(s.top, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode().Perm(); got != mode {
+			t.Errorf("%s has mode %o, want %o", name, got, mode)
+		}
+		if uid := int(info.Sys().(*syscall.Stat_t).Uid); uid != want {
+			t.Errorf("%s belongs to %d, want %d", name, uid, want)
+		}
+	}
+}
+
 func TestRaceOfStores(t *testing.T) {
 	s := newStore(t)
 	other, err := Open(s.top)

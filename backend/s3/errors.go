@@ -66,7 +66,9 @@ func (s *Store) explain(ctx context.Context, err error) error {
 	case errors.As(err, &resp) && resp.HTTPStatusCode() > 0:
 		return answered(resp.HTTPStatusCode(), code(err))
 	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
-		return &failure{kind: backend.ErrShort, text: "the answer ended too early", again: true}
+		// Shorter than its own header says: the line broke. An object that is too
+		// short arrives whole, and readRange or the reader's fingerprint tells.
+		return &failure{kind: backend.ErrAway, text: "the answer ended too early", again: true}
 	}
 	return &failure{kind: backend.ErrAway, text: cause(err), again: true}
 }

@@ -58,7 +58,7 @@ func prepare(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (o
 		return none, p, err
 	}
 	cfg.Store = p.spec.String()
-	if held, err := p.home.Locked(); err != nil || held {
+	if held, err := p.home.Held(p.answers); err != nil || held {
 		if held {
 			err = fmt.Errorf("%w: this store is mounted on this machine already; nothing was changed", home.ErrInUse)
 		}
@@ -78,6 +78,16 @@ func prepare(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (o
 	}
 	pass, err := ask()
 	return order{cfg, root, pass}, p, err
+}
+
+// answers says whether a daemon listens for this state folder.
+func (p place) answers() bool {
+	c, err := dialUnix(p.home.ControlPath())
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
 }
 
 var errNoDevice = fmt.Errorf("%w: it is an export without a device; run kist id device new", keys.ErrKeyfile)

@@ -102,9 +102,6 @@ func readHeader(ctx context.Context, st backend.Store) (keys.StoreID, error) {
 		return keys.StoreID{}, fmt.Errorf("%w: there is no %s in it; it may be the wrong folder or bucket, or one that is not mounted; nothing was changed",
 			backend.ErrAway, headerKey)
 	}
-	if errors.Is(err, backend.ErrShort) { // a connection that broke: so small an object is not damaged that way
-		return keys.StoreID{}, fmt.Errorf("reading the store's header: %w: the answer ended too early", backend.ErrAway)
-	}
 	if err != nil {
 		return keys.StoreID{}, fmt.Errorf("reading the store's header: %w", err)
 	}

@@ -49,6 +49,21 @@ func Free(dir string, d time.Duration) error {
 	}
 }
 
+// dying is how long a process that was killed may take to give up what it holds.
+const dying = 5 * time.Second
+
+// Held says whether a process serves the store from this folder, and waits for one
+// that does not answer: it was killed, and the system has not yet taken its locks from
+// it. answers is asked whether it does.
+func (h *Home) Held(answers func() bool) (bool, error) {
+	for deadline := time.Now().Add(dying); ; time.Sleep(5 * time.Millisecond) {
+		held, err := h.Locked()
+		if err != nil || !held || answers() || time.Now().After(deadline) {
+			return held, err
+		}
+	}
+}
+
 // Locked says whether a process holds the lock, without taking it from one
 // that is about to.
 func (h *Home) Locked() (bool, error) {

@@ -19,7 +19,8 @@ type Change struct {
 }
 
 // Diff calls fn for each difference, directories in both states included, at a
-// cost that is that of the change. Of a directory that is in one state only, it
+// cost that is that of the change. Pages that both states have, and that are in
+// memory for the first, are so for the second afterwards. Of a directory that is in one state only, it
 // reports the entry and does not look inside. It needs load to bring in missing
 // pages (fetch and Fill); without it, it returns the Miss, and what was reported
 // so far will be reported again when the caller tries again.
@@ -45,6 +46,18 @@ func DiffDirs(from, to State, load func(*Miss) error, into func(parent uint64, n
 	return d.entry(0, "", &a, &b)
 }
 
+// DiffDir compares what two versions of one directory hold, and looks into none of the
+// directories there.
+func DiffDir(from, to *Inode, load func(*Miss) error, fn func(Change) error) error {
+	d := differ{load: load}
+	return diffMaps(&d, from.Dir, to.Dir, func(name string, a, b *Entry) error {
+		if a != nil && b != nil && sameEntry(a, b) {
+			return nil
+		}
+		return fn(Change{Parent: to.Ino, Name: name, Old: a, New: b})
+	})
+}
+
 func tableEntry(in **Inode) *Entry {
 	if in == nil {
 		return nil
@@ -66,7 +79,11 @@ func (d *differ) entry(parent uint64, name string, a, b *Entry) error {
 		}
 	}
 	if a == nil || b == nil || a.Inode == nil || b.Inode == nil || a.Ino != b.Ino ||
-		a.Type != TypeDir || b.Type != TypeDir || a.Inode.Dir.Same(b.Inode.Dir) {
+		a.Type != TypeDir || b.Type != TypeDir {
+		return nil
+	}
+	if a.Inode.Dir.Same(b.Inode.Dir) {
+		b.Inode.Dir.root.adopt(a.Inode.Dir.root, atRoot)
 		return nil
 	}
 	// A directory has one place in a tree. One with more would be a hostile
@@ -188,6 +205,7 @@ func (c *cursor[V, C]) push(d *differ, r *ref[V, C], at place) error {
 // other may yet meet its equal.
 func diffMaps[V any, C Codec[V]](d *differ, a, b Map[V, C], fn func(key string, a, b *V) error) error {
 	if a.Same(b) {
+		b.root.adopt(a.root, atRoot)
 		return nil
 	}
 	var ca, cb cursor[V, C]
@@ -217,6 +235,8 @@ func diffStep[V any, C Codec[V]](d *differ, ca, cb *cursor[V, C], x, y side[V, C
 	yFirst := x.end || !y.end && y.key < x.key
 	switch {
 	case x.kid != nil && x.kid.same(y.kid):
+		f := cb.stack[len(cb.stack)-1]
+		y.kid.adopt(x.kid, f.p.below(f.at, f.i))
 		ca.next()
 		cb.next()
 		return nil

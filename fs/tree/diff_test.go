@@ -233,3 +233,36 @@ func TestDiffOfADirectoryInTwoPlaces(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A follower reads what was changed, not what is as it was: that it has in memory.
+func TestDiffKeepsPagesInMemory(t *testing.T) {
+	st, store, e := emptyState(), newMemory(1<<20), NewEdit()
+	for i := range uint64(3000) {
+		mustSet(t, &st.Root.Dir, e, fmt.Sprintf("file %04d", i), Entry{Inode: file(i + 100)})
+	}
+	first := store.commit(t, st)
+	changed := file(200)
+	changed.VerOp++
+	root := *st.Root
+	mustSet(t, &root.Dir, NewEdit(), "file 0100", Entry{Inode: changed})
+	second := store.commit(t, State{Root: &root, Table: st.Table})
+	a, err := ParseState(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ParseState(second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := flatten(t, store, a)
+	pages := store.reads
+	if err := Diff(a, b, store.load, func(Change) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(flatten(t, store, b)); n != len(all) {
+		t.Fatalf("%d entries, want %d", n, len(all))
+	}
+	if more := store.reads - pages; pages < 10 || more > 3 {
+		t.Errorf("%d pages were read, and %d more for one change", pages, more)
+	}
+}

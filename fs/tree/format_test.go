@@ -343,7 +343,7 @@ func TestRecordsThatCannotBe(t *testing.T) {
 		"xattrs unsorted":    func(in *Inode) { in.Xattrs = []Xattr{{"b", nil}, {"a", nil}} },
 		"xattr without name": func(in *Inode) { in.Xattrs = []Xattr{{"", nil}} },
 		"xattr with NUL":     func(in *Inode) { in.Xattrs = []Xattr{{"a\x00", nil}} },
-		"xattrs too large":   func(in *Inode) { in.Xattrs = []Xattr{{"a", make([]byte, 8189)}} },
+		"xattrs too large":   func(in *Inode) { in.Xattrs = []Xattr{{"a", make([]byte, MaxXattrs-3)}} },
 	} {
 		in := file(5)
 		change(in)

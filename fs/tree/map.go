@@ -183,6 +183,23 @@ func (r *ref[V, C]) same(o *ref[V, C]) bool {
 	return a != nil && b != nil && a.Fingerprint == b.Fingerprint
 }
 
+// adopt takes over what another reference to the same bytes has in memory, if that
+// may stand at this place.
+func (r *ref[V, C]) adopt(o *ref[V, C], at place) {
+	if r == o || r == nil || o == nil || r.page.Load() != nil {
+		return
+	}
+	p := o.page.Load()
+	if p == nil || o.ptr.Load() == nil || r.ptr.Load() == nil || r.ptr.Load().Pack != o.ptr.Load().Pack {
+		return
+	}
+	last := len(p.keys) - 1
+	if !at.root && (p.level != at.level || p.keys[0] != at.first) || at.bound != "" && !p.precedes(last, at.bound) {
+		return // whoever reads it will refuse it
+	}
+	r.page.CompareAndSwap(nil, p)
+}
+
 // Pointer is where the map's root page is stored, false if it is not, or stands
 // embedded in a record.
 func (m Map[V, C]) Pointer() (Pointer, bool) {

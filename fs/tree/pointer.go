@@ -23,7 +23,7 @@ const (
 	MinPage     = 8 << 10  // a smaller page is merged where that needs no fetch
 	MaxPack     = 32 << 20 // no blob ends behind this offset
 	MaxInline   = 512
-	MaxXattrs   = 8 << 10
+	MaxXattrs   = 10 << 10
 	MaxTarget   = 4095
 	MaxName     = 255
 	MaxIno      = 1<<45 - 1
