@@ -258,7 +258,7 @@ func (a *adoption) store(ctx context.Context) error {
 		if !errors.Is(err, log.ErrLost) {
 			return a.v.observe(err)
 		}
-		if err := a.v.catchUp(ctx); err != nil {
+		if err := a.v.catchUp(ctx, toHead); err != nil {
 			return err
 		}
 	}

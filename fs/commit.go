@@ -79,12 +79,16 @@ func (v *Vault) commit(ctx context.Context) error {
 }
 
 // yield follows the winner of a lost race. The more often in a row, the longer it waits
-// before the next try, so that many writers find their turns.
+// before the next try, so that many writers find their turns. The first time it does not
+// ask whether there is more behind the winner: mostly not, and the next try tells.
 func (v *Vault) yield(ctx context.Context, lost int) error {
-	if !v.opt.Manual && lost > 1 && !wait(ctx, jitter(time.Duration(lost)*lostWait), nil) {
+	if lost == 1 {
+		return v.catchUp(ctx, 1)
+	}
+	if !v.opt.Manual && !wait(ctx, jitter(time.Duration(lost)*lostWait), nil) {
 		return ctx.Err()
 	}
-	return v.catchUp(ctx)
+	return v.catchUp(ctx, toHead)
 }
 
 // lostWait is the unit of waiting after lost races.
@@ -95,7 +99,7 @@ func (v *Vault) commitOnce(ctx context.Context) error {
 		if v.log.Head().Hash != v.base.Hash {
 			// The log was read further than the live tree could follow: what is signed
 			// now would stand on a commit whose tree it does not contain.
-			if err := v.catchUp(ctx); err != nil {
+			if err := v.catchUp(ctx, toHead); err != nil {
 				return err
 			}
 		}

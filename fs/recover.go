@@ -294,10 +294,12 @@ func (v *Vault) moveTo(ctx context.Context, c *log.Commit, given []Ino) error {
 	return v.rebase(ctx, r)
 }
 
-// catchUp follows the log to its head. Under turn.
-func (v *Vault) catchUp(ctx context.Context) error {
+const toHead = 1 << 30
+
+// catchUp follows the log to its head, or by so many commits at most. Under turn.
+func (v *Vault) catchUp(ctx context.Context, most int) error {
 	var newest *log.Commit
-	for {
+	for range most {
 		c, err := v.log.Next(ctx)
 		if err != nil {
 			return v.observe(err)
@@ -333,5 +335,5 @@ func (v *Vault) Follow(ctx context.Context) error {
 	if v.pending != nil {
 		return nil // the commit under way finds them
 	}
-	return v.catchUp(ctx)
+	return v.catchUp(ctx, toHead)
 }

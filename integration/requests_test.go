@@ -79,13 +79,13 @@ func TestRequests(t *testing.T) {
 }
 
 // lostRace lets another machine take the slot that this one is about to write:
-// beyond what a quiet commit costs, that is at most six requests.
+// beyond what a quiet commit costs, that is at most four requests.
 func (m *Machine) lostRace(other *Machine) {
 	m.w.t.Helper()
 	m.sh("mkdir mine theirs")
 	m.sync()
 	other.mount()
-	m.counted("a commit that loses a race", "", 3+6, func() {
+	m.counted("a commit that loses a race", "", 3+4, func() {
 		m.sh("echo x > mine/file")
 		other.sh("echo x > theirs/file")
 		other.sync()

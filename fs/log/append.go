@@ -7,7 +7,7 @@ import (
 )
 
 // Append puts p into its slot. nil: it is in the log, and was read back. ErrLost:
-// the slot holds something else; call Next until it returns nil, then prepare
+// the slot holds something else; call Next, once at least, then prepare
 // again. Any other error: unknown; Append the same Pending again (after a
 // restart: Resume), for no other bytes will be signed for this slot.
 func (l *Log) Append(ctx context.Context, p *Pending) error {
