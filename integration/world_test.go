@@ -26,7 +26,7 @@ const (
 // World is one store and the machines that use it.
 type World struct {
 	t        *testing.T
-	dir      string // everything of this test
+	dir      string // everything of this test; its name begins no other's, see alive
 	kind     string
 	objects  string // the folder in which the store's objects lie as files
 	bucket   string
@@ -72,7 +72,7 @@ func newWorld(t *testing.T, kind string, opts ...option) *World {
 		t.Fatal(err)
 	}
 	n := worlds.Add(1)
-	w := &World{t: t, kind: kind, dir: filepath.Join(suite.dir, fmt.Sprint("w", n)), bucket: fmt.Sprint("bucket", n)}
+	w := &World{t: t, kind: kind, dir: filepath.Join(suite.dir, fmt.Sprintf("w%d.", n)), bucket: fmt.Sprint("bucket", n)}
 	w.ok(os.Mkdir(w.dir, 0o755))
 	t.Cleanup(w.finish)
 	for _, o := range opts {
