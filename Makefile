@@ -37,18 +37,11 @@ stop:
 	@if mountpoint -q drive 2>/dev/null || $(KIST) status drive >/dev/null 2>&1; then $(KIST) umount drive && echo "Everything is in the store; unmounted."; \
 	else echo "The demo drive is not mounted."; fi
 
-# Black-box tests that are settled; integration runs all of them, on S3 too. What is
-# missing here is named in docs/PLAN.md.
-SETTLED := TestAllowOther|TestAuditCanFail|TestAway|TestCanaries|TestCloneFirst|TestClonedHome|TestCompareNotices|TestConflicts|TestCopyGoTree|TestCopyMadeTree|TestCopyNotices|TestCounts|TestDamage|TestDamagedJournal|TestDelay|TestFio|TestForeground|TestFork|TestForkWhileMounted|TestFrom|TestFsyncStore|TestGeneratedPassphrase|TestGit|TestImports|TestInit|TestKeys|TestKill|TestLintCanFail|TestMissingStore|TestMountRefuses|TestNoWayAround|TestPassphrase|TestPasswd|TestPowerCut|TestPrompts|TestReadOnly|TestRestoredHome|TestRollback|TestRules|TestScanFinds|TestSeen|TestServerGone|TestSquattedSlot|TestStatus|TestTar|TestTrustFile|TestTrustPhrase|TestTwin|TestTwinNotices|TestUmount|TestUnasked|TestUsage|TestWithheldSlot|TestXDG
-
-.PHONY: integration
-integration: needs tools build
-	go test -timeout 60m ./integration/...
-
-# Needs a C compiler for the race detector; installs what is missing.
+# Needs a C compiler for the race detector; installs what is missing. The black-box
+# tests wait more than they compute, so more of them run at once than there are cores.
 test: needs tools lint build
 	go test -race -timeout 30m $(UNIT)
-	go test -timeout 40m -run '^($(SETTLED))$$/^dir$$' ./integration
+	go test -timeout 40m -parallel 4 ./integration/...
 	GOMAXPROCS=1 go test -count=1 -timeout 30m ./fs ./fs/mount
 
 needs:
