@@ -37,10 +37,11 @@ type background struct {
 	done   sync.WaitGroup
 	kick   chan struct{} // something was changed
 	look   chan struct{} // somebody wants to know what others did
+	back   chan struct{} // the store answers again
 }
 
 func (v *Vault) startBackground() {
-	v.kick, v.look = make(chan struct{}, 1), make(chan struct{}, 1)
+	v.kick, v.look, v.back = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	if v.opt.Manual {
 		return
 	}
@@ -117,7 +118,7 @@ func (v *Vault) commitLoop(ctx context.Context) {
 			due = time.Hour
 		}
 		if due > 0 {
-			var kick <-chan struct{}
+			kick := v.back
 			if retry == 0 {
 				kick = v.kick
 			}
@@ -151,11 +152,20 @@ func (v *Vault) due() (time.Duration, bool) {
 		return 0, false
 	}
 	now := v.opt.Now()
-	if v.stats.gathered >= commitBytes || len(v.ops) >= commitOps {
+	if v.stats.gathered >= v.gatherAtMost() || len(v.ops) >= commitOps || v.pressure.waiting > 0 {
 		return 0, true
 	}
 	at := min(v.stats.lastChange.Add(commitQuiet).Sub(now), v.stats.firstDirty.Add(commitLatest).Sub(now))
 	return max(0, at), true
+}
+
+// gatherAtMost is how much content waits for more before it is committed: a small journal
+// is not let grow full.
+func (v *Vault) gatherAtMost() int64 {
+	if v.opt.Budget > 0 {
+		return min(commitBytes, v.opt.Budget/4)
+	}
+	return commitBytes
 }
 
 func (v *Vault) followLoop(ctx context.Context) {
@@ -230,8 +240,13 @@ func (v *Vault) observe(err error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
-	case !away:
+	case !away && v.stats.away != nil:
 		v.stats.away = nil
+		select {
+		case v.back <- struct{}{}:
+		default:
+		}
+	case !away:
 	case v.stats.away == nil:
 		v.stats.away, v.stats.awaySince = err, v.opt.Now()
 	}

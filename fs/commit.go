@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
 	"kist/crypto/seal"
@@ -54,7 +55,13 @@ func (v *Vault) Commit(ctx context.Context) error {
 		return err
 	}
 	defer v.turn.Unlock()
-	return v.commit(ctx)
+	err := v.commit(ctx)
+	if errors.Is(err, syscall.ENOSPC) && v.jrn.GiveReserve() {
+		// A commit frees the disk; to make it, trust file and journal need a little of it.
+		err = v.commit(ctx)
+	}
+	v.commitEnded(err)
+	return err
 }
 
 func (v *Vault) commit(ctx context.Context) error {
@@ -266,7 +273,7 @@ func (v *Vault) journalCommit(p *log.Pending) error {
 			var e encoder
 			e.u64(p.Seq)
 			e.u32(uint32(len(p.Bytes)))
-			_, err = v.jrn.Append(recCommit, e.b, part[:n], journal.Urgent)
+			_, err = v.jrn.Append(recCommit, e.b, part[:n], journal.Promised)
 			part = part[n:]
 		}
 	}
@@ -386,7 +393,11 @@ func (v *Vault) keepFrom(n uint64) uint64 {
 func (v *Vault) upload(ctx context.Context, p pack.Pack) error {
 	v.count(func(s *counters) { s.uploading += int64(len(p.Bytes)) })
 	defer v.count(func(s *counters) { s.uploading -= int64(len(p.Bytes)) })
-	return v.opt.Store.Put(ctx, pack.ObjectKey(v.opt.Vault, p.Name), p.Bytes, p.Name)
+	err := v.opt.Store.Put(ctx, pack.ObjectKey(v.opt.Vault, p.Name), p.Bytes, p.Name)
+	if err == nil {
+		v.count(func(*counters) { v.pressure.uploaded++ })
+	}
+	return err
 }
 
 // pack gives every pending piece of one frozen file its place: inline, in a chunk of

@@ -50,6 +50,7 @@ type Options struct {
 	ReadOnly   bool
 	FsyncStore bool  // fsync waits for the commit
 	Budget     int64 // bytes of journal on disk; 0: no limit but the disk
+	Floor      int64 // bytes that the journal leaves free on its disk
 
 	// Step is called before each step of a commit that a crash could separate from
 	// the next one; a test that returns an error stops there. nil in production.
@@ -92,6 +93,7 @@ type Vault struct {
 	closed    bool
 	failed    error // the journal's disk failed
 	stats     counters
+	pressure  pressure
 
 	background
 }
@@ -130,12 +132,13 @@ func Open(ctx context.Context, opt Options) (*Vault, error) {
 	if err != nil {
 		return nil, errors.Join(err, opt.Disk.Close())
 	}
-	jrn, replay, err := journal.Open(opt.Disk, opt.Session.JournalKey(), journal.Options{Vault: opt.Vault, Budget: opt.Budget})
+	jrn, replay, err := journal.Open(opt.Disk, opt.Session.JournalKey(), journal.Options{Vault: opt.Vault, Budget: opt.Budget, Floor: opt.Floor})
 	if err != nil {
 		return nil, err
 	}
 	v := &Vault{opt: opt, turn: make(lock, 1), log: l, jrn: jrn, packs: pack.NewReader(opt.Store, opt.Vault, windowBytes), hot: newHotCache(hotBytes),
-		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{}}
+		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{},
+		pressure: pressure{ended: make(chan struct{})}}
 	if err := v.recover(ctx, replay); err != nil {
 		return nil, errors.Join(err, jrn.Close())
 	}
@@ -242,14 +245,16 @@ func (v *Vault) change(ctx context.Context, fn func() error) error {
 	if v.opt.ReadOnly {
 		return ErrReadOnly
 	}
-	err := v.locked(ctx, func() error {
-		switch {
-		case v.closed:
-			return ErrClosed
-		case v.failed != nil:
-			return v.failed
-		}
-		return fn()
+	err := v.retryFull(ctx, func() error {
+		return v.locked(ctx, func() error {
+			switch {
+			case v.closed:
+				return ErrClosed
+			case v.failed != nil:
+				return v.failed
+			}
+			return fn()
+		})
 	})
 	v.wake()
 	return err
@@ -261,11 +266,11 @@ func (v *Vault) do(o *op) error {
 	if err := v.closeTail(); err != nil {
 		return err
 	}
-	if err := v.describe(o.At.Parent, o.To.Parent); err != nil {
+	meta, flags := o.encode(), flagsOf(o)
+	if err := v.room(int64(len(meta))+recordSlack, flags); err != nil {
 		return err
 	}
-	meta, flags := o.encode(), flagsOf(o)
-	if err := v.room(int64(len(meta)), flags); err != nil {
+	if err := v.describe(o.At.Parent, o.To.Parent); err != nil {
 		return err
 	}
 	o.N = v.jrn.Pos().N + 1
@@ -310,15 +315,16 @@ func (v *Vault) remember(o *op) {
 	v.stats.lastChange, v.stats.touched = now, now
 }
 
-// record appends to the journal. The tree already holds what the record says: if it
-// cannot be kept, nothing further is accepted.
+// record appends to the journal. The tree already holds what the record says, and room
+// for it was made: if that is gone, the record waits in memory, and fsync says so. If it
+// cannot be kept for another reason, nothing further is accepted.
 func (v *Vault) record(kind uint8, meta, payload []byte, flags journal.Flags) error {
 	_, err := v.append(kind, meta, payload, flags)
 	return err
 }
 
 func (v *Vault) append(kind uint8, meta, payload []byte, flags journal.Flags) (journal.Rec, error) {
-	rec, err := v.jrn.Append(kind, meta, payload, flags)
+	rec, err := v.jrn.Append(kind, meta, payload, flags|journal.Promised)
 	if err != nil {
 		v.failed = errors.Join(ErrBroken, err)
 		v.logError("journal", err)
@@ -346,7 +352,7 @@ func (v *Vault) describe(dirs ...Ino) error {
 			return err
 		}
 		r := &dirRecord{Ino: d, At: at, Rec: encodeRec(rec)}
-		if err := v.record(recDir, r.encode(), nil, journal.Urgent); err != nil {
+		if err := v.record(recDir, r.encode(), nil, 0); err != nil {
 			return err
 		}
 		v.described[d] = true
