@@ -9,7 +9,6 @@ import (
 	"kist/backend"
 	"kist/fs/journal"
 	"kist/fs/log"
-	"kist/fs/tree"
 )
 
 // The pace of a mount. See DESIGN.md, section 6.
@@ -198,7 +197,7 @@ func (v *Vault) evict() {
 	defer v.turn.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	tree.Evict(tree.State{Root: v.w.root, Table: v.w.table}, pageBytes)
+	v.keepPages()
 }
 
 // refused says that the store shows what must not be: nothing is written on top of it.
@@ -331,6 +330,9 @@ type Status struct {
 	Uploading    int64
 	LastCommit   time.Time
 	Journal      int64 // bytes on disk
+	JournalMost  int64 // its budget; 0: none
+	Memory       int64 // bytes in buffers
+	MemoryMost   int64 // their budget
 	Unsynced     int64 // bytes of it not yet synced
 	ReadOnly     bool
 	Failed       string
@@ -349,10 +351,12 @@ func contentOf(ops []*op) (n int64) {
 // Status tells how things stand, from memory.
 func (v *Vault) Status() Status {
 	unsynced, disk := v.jrn.Usage()
+	memory := v.memory()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s := Status{Connected: v.stats.away == nil, Head: v.base.Head, PendingOps: len(v.ops), PendingBytes: contentOf(v.ops),
 		Oldest: v.stats.firstDirty, Uploading: v.stats.uploading, LastCommit: v.stats.lastCommit, Journal: disk,
+		JournalMost: v.opt.Budget, Memory: memory, MemoryMost: v.share.sum(),
 		Unsynced: unsynced, ReadOnly: v.opt.ReadOnly, Errors: append([]string(nil), v.stats.errs...)}
 	if v.stats.away != nil {
 		s.AwaySince, s.AwayReason = v.stats.awaySince, v.stats.away.Error()

@@ -152,6 +152,7 @@ func (v *Vault) freeze(ctx context.Context) (*build, error) {
 	// The commit lets the journal go up to here: what comes after describes anew.
 	v.described = map[Ino]bool{}
 	b.sink = pack.NewWriter(pack.Footer{Vault: v.opt.Vault, Epoch: v.log.Head().Roster.Epoch, Key: key}, func(p pack.Pack) error { return v.upload(ctx, p) })
+	v.packing.Store(b.sink)
 	b.sealing = tree.NewSealing(v.opt.Vault, b.sink)
 	for _, o := range v.ops {
 		count(&b.summary, o)
@@ -205,6 +206,7 @@ func (v *Vault) thaw(b *build) {
 
 // build does everything up to the signature.
 func (v *Vault) build(ctx context.Context, b *build) error {
+	defer v.packing.Store(nil)
 	if err := v.opt.Step(StepFreeze); err != nil {
 		return err
 	}
@@ -346,7 +348,7 @@ func (v *Vault) install(ctx context.Context, pc *pendingCommit) error {
 		v.stats.firstDirty = time.Time{}
 	}
 	keep := v.keepFrom(pc.pos.N)
-	tree.Evict(tree.State{Root: v.w.root, Table: v.w.table}, pageBytes)
+	v.keepPages()
 	v.mu.Unlock()
 	if head.Seq%64 == 0 {
 		// A hint saves others probes; nothing depends on it.
@@ -354,9 +356,6 @@ func (v *Vault) install(ctx context.Context, pc *pendingCommit) error {
 	}
 	return v.jrn.Trim(keep)
 }
-
-// pageBytes is how much of the tree stays in memory, encoded size.
-const pageBytes = 24 << 20
 
 // keepFrom returns the record up to which the journal may let go, of those up to n, which
 // a commit contains: nothing that an open file without a name still needs. No commit

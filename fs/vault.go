@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,9 +33,6 @@ var (
 	ErrClosed = errors.New("the vault is closed")
 )
 
-// windowBytes is how much sealed data, read along with what was asked for, stays in memory.
-const windowBytes = 32 << 20
-
 // Options are what a Vault is made of. Everything that tests must control is here.
 type Options struct {
 	Store   backend.Store
@@ -51,6 +49,7 @@ type Options struct {
 	FsyncStore bool  // fsync waits for the commit
 	Budget     int64 // bytes of journal on disk; 0: no limit but the disk
 	Floor      int64 // bytes that the journal leaves free on its disk
+	Memory     int64 // bytes of buffers in memory; 0: DefaultMemory
 
 	// Step is called before each step of a commit that a crash could separate from
 	// the next one; a test that returns an error stops there. nil in production.
@@ -73,6 +72,11 @@ type Vault struct {
 	packs *pack.Reader
 	hot   *hotCache
 	ahead readahead
+
+	share   shares
+	pages   atomic.Int64                // about how much of the tree is in memory, encoded size
+	spared  atomic.Int64                // of it, what the last eviction left
+	packing atomic.Pointer[pack.Writer] // of the commit under way
 
 	turn lock
 
@@ -132,11 +136,13 @@ func Open(ctx context.Context, opt Options) (*Vault, error) {
 	if err != nil {
 		return nil, errors.Join(err, opt.Disk.Close())
 	}
-	jrn, replay, err := journal.Open(opt.Disk, opt.Session.JournalKey(), journal.Options{Vault: opt.Vault, Budget: opt.Budget, Floor: opt.Floor})
+	share := sharesOf(opt.Memory)
+	jrn, replay, err := journal.Open(opt.Disk, opt.Session.JournalKey(),
+		journal.Options{Vault: opt.Vault, Budget: opt.Budget, Floor: opt.Floor, Unsynced: share.unsynced})
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{opt: opt, turn: make(lock, 1), log: l, jrn: jrn, packs: pack.NewReader(opt.Store, opt.Vault, windowBytes), hot: newHotCache(hotBytes),
+	v := &Vault{opt: opt, turn: make(lock, 1), log: l, jrn: jrn, share: share, packs: pack.NewReader(opt.Store, opt.Vault, share.windows, share.flight), hot: newHotCache(int(share.hot)),
 		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{},
 		pressure: pressure{ended: make(chan struct{})}}
 	if err := v.recover(ctx, replay); err != nil {
@@ -222,6 +228,7 @@ func (v *Vault) fill(ctx context.Context, m *tree.Miss) error {
 	fp := [32]byte(m.Ptr.Fingerprint)
 	if v.opt.Cache != nil {
 		if plain, ok := v.opt.Cache.Node(fp); ok && m.Fill(plain) == nil {
+			v.loaded(len(plain))
 			return nil
 		}
 	}
@@ -237,6 +244,7 @@ func (v *Vault) fill(ctx context.Context, m *tree.Miss) error {
 	if v.opt.Cache != nil {
 		v.opt.Cache.PutNode(fp, plain)
 	}
+	v.loaded(len(plain))
 	return m.Fill(plain)
 }
 

@@ -122,7 +122,7 @@ func (d *daemon) openCache() error {
 		left, err = floor(dir)
 	}
 	if err == nil {
-		d.cache, err = cache.Open(dir, d.session.CacheKey(), cache.Options{Budget: d.cfg.CacheSize, FreeFloor: 2 * left, Log: d.logger})
+		d.cache, err = cache.Open(dir, d.session.CacheKey(), cache.Options{Budget: d.cfg.CacheSize, FreeFloor: 2 * left, Memory: fs.CacheMemory(fs.DefaultMemory), Log: d.logger})
 	}
 	if err != nil {
 		return fmt.Errorf("opening the cache: %w", err)
@@ -141,7 +141,7 @@ func (d *daemon) openVault(ctx context.Context, trust *log.Trust) error {
 		return errors.Join(err, disk.Close())
 	}
 	d.vault, err = fs.Open(ctx, fs.Options{Store: d.store, Vault: d.session.TopVault, Session: d.session, Trust: trust,
-		Cache: d.cache, Disk: disk, Budget: d.cfg.JournalSize, Floor: left, Now: time.Now, Logger: d.logger,
+		Cache: d.cache, Disk: disk, Budget: d.cfg.JournalSize, Floor: left, Memory: fs.DefaultMemory, Now: time.Now, Logger: d.logger,
 		ReadOnly: d.cfg.ReadOnly, FsyncStore: d.cfg.FsyncStore})
 	return err
 }
