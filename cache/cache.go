@@ -5,7 +5,8 @@
 // too, and costs a fetch and nothing else. What a getter returns is what was
 // put under that name by a process with this key, or a miss; with hints, it may
 // be an older one. A put may be forgotten. No call fails because of what lies
-// in the directory, and none but Open, Drop and Close waits for a write.
+// in the directory, and none but Open, Drop, Yield and Close waits for a write.
+// A full disk is no danger: well before it is, nothing is written any more.
 //
 // Trust. The directory is hostile ground. Values are sealed with their name as
 // associated data, names are keyed hashes; Badger guards nothing. Whoever
@@ -43,12 +44,16 @@ var ErrLocked = errors.New("the cache is in use by another process")
 type Options struct {
 	Budget    int64        // bytes on disk; 0 means 1 GiB
 	FreeFloor int64        // nothing is written when the volume has less free, and chunks are given up
+	Memory    int64        // bytes of values in memory; 0 means 24 MiB
 	Log       *slog.Logger // nil: silent
+
+	free func(dir string) int64 // of the volume; a test may set it
 }
 
 // Stats is what the cache holds and how well it served.
 type Stats struct {
 	Bytes, Budget int64 // on disk
+	Memory        int64 // bytes of values in memory
 	Nodes         int64 // nodes put since Open
 	Chunks        int64 // chunk files on disk
 	Hits, Misses  int64 // since Open
@@ -56,10 +61,15 @@ type Stats struct {
 
 const (
 	defaultBudget = 1 << 30
-	memoryBudget  = 6 << 20
+	defaultMemory = 24 << 20
 	minReserve    = 64 << 20 // Badger dies by SIGBUS on a full disk: stay well away
 	maxRow        = 900 << 10
 )
+
+// kept is how much is kept in memory to be read again, queued how much may wait to be
+// written. What is left of Memory is what lists and maps cost.
+func (o Options) kept() int     { return int(o.Memory / 4) }
+func (o Options) queued() int64 { return o.Memory / 3 * 2 }
 
 // The kinds of names.
 const (
@@ -112,6 +122,12 @@ func Open(dir string, key seal.Key, opt Options) (*Cache, error) {
 	if opt.Budget <= 0 {
 		opt.Budget = defaultBudget
 	}
+	if opt.Memory <= 0 {
+		opt.Memory = defaultMemory
+	}
+	if opt.free == nil {
+		opt.free = freeOn
+	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
@@ -124,13 +140,16 @@ func Open(dir string, key seal.Key, opt Options) (*Cache, error) {
 	}
 	c := &Cache{
 		dir: dir, key: key, nameKey: seal.DeriveKey(key, seal.LabelCacheNameKey, nil), opt: opt, lock: lock,
-		mem: newMemory(memoryBudget), pending: map[name]*job{},
+		mem: newMemory(opt.kept()), pending: map[name]*job{},
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	c.checkVersion()
 	c.blocks = newBlocks(filepath.Join(dir, "chunks"), key)
 	mac := func(list []byte) name { return c.name(kindSum, list) }
-	c.rows = openRows(filepath.Join(dir, "db"), key, mac, opt.Log)
+	c.rows = newRows(filepath.Join(dir, "db"), key, mac, opt.Log)
+	if c.safe() {
+		c.rows.start()
+	}
 	go c.writer()
 	return c, nil
 }
@@ -286,8 +305,11 @@ func join(units [][]byte, off, length int) ([]byte, bool) {
 // Stats is a snapshot.
 func (c *Cache) Stats() Stats {
 	chunks, size := c.blocks.stats()
+	c.mu.Lock()
+	waiting := c.bytes
+	c.mu.Unlock()
 	return Stats{
-		Bytes: size + c.rows.size(), Budget: c.opt.Budget,
+		Bytes: size + c.rows.size(), Budget: c.opt.Budget, Memory: waiting + c.mem.size(),
 		Nodes: c.nodes.Load(), Chunks: chunks,
 		Hits: c.hits.Load(), Misses: c.misses.Load(),
 	}
@@ -310,6 +332,16 @@ func (c *Cache) Drop() {
 	c.mem.drop()
 }
 
+// Yield gives up chunks if the volume is short of space, and says whether it did.
+func (c *Cache) Yield() bool {
+	c.io.Lock()
+	defer c.io.Unlock()
+	_, before := c.blocks.stats()
+	c.freeSpace()
+	_, after := c.blocks.stats()
+	return after < before
+}
+
 // Close writes what waits and closes.
 func (c *Cache) Close() error {
 	c.mu.Lock()
@@ -325,7 +357,7 @@ func (c *Cache) Close() error {
 	c.io.Lock()
 	defer c.io.Unlock()
 	c.freeSpace() // Badger writes its memory out when it is closed
-	c.rows.close(c.room())
+	c.rows.close(c.safe())
 	c.mem.drop()
 	return c.lock.Close()
 }

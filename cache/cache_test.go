@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	badger "github.com/dgraph-io/badger/v4"
@@ -616,5 +617,46 @@ func BenchmarkChunk4K(b *testing.B) {
 		if _, ok := c.Chunk(fp(r.IntN(40)), 4096*r.IntN(256), 4096); !ok {
 			b.Fatal("miss")
 		}
+	}
+}
+
+// TestFullDisk: without space Badger is not even opened, for it would die; with space
+// the cache begins to keep, and it gives up chunks when asked to.
+func TestFullDisk(t *testing.T) {
+	var free atomic.Int64
+	dir := t.TempDir()
+	c, err := Open(dir, testKey, Options{Memory: 24 << 20, free: func(string) int64 { return free.Load() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.PutNode(fp(1), []byte("x"))
+	c.PutChunk(fp(2), value(2, maxChunk))
+	cold(c)
+	if _, err := os.Stat(filepath.Join(dir, "db")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the database was opened on a full disk", err)
+	}
+	if _, ok := c.Node(fp(1)); ok {
+		t.Error("a row was written to a full disk")
+	}
+	free.Store(1 << 30)
+	c.PutNode(fp(1), []byte("x"))
+	c.PutChunk(fp(2), value(2, maxChunk))
+	cold(c)
+	if _, ok := c.Node(fp(1)); !ok {
+		t.Error("with space nothing is kept")
+	}
+	if c.Yield() {
+		t.Error("chunks were given up although there is space")
+	}
+	free.Store(1 << 20)
+	if _, ok := c.Node(fp(1)); !ok {
+		t.Error("what is there is not read on a full disk")
+	}
+	if !c.Yield() || c.Stats().Chunks != 0 || c.Yield() {
+		t.Error("the chunks stay on a full disk")
+	}
+	free.Store(1 << 30)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -64,6 +64,12 @@ func (m *memory) take(u unit) {
 	}
 }
 
+func (m *memory) size() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return int64(m.bytes)
+}
+
 func (m *memory) drop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

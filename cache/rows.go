@@ -22,23 +22,32 @@ type rows struct {
 	log *slog.Logger
 	vet *vet
 
-	mu    sync.RWMutex // held for reading while db is used
-	db    *badger.DB   // nil: no database
-	bytes int64        // an estimate; guarded by mu
-	check int64        // measure again when bytes exceeds it
+	mu      sync.RWMutex // held for reading while db is used
+	started bool         // guarded by mu, as is what follows
+	db      *badger.DB   // nil: no database
+	bytes   int64        // an estimate
+	check   int64        // measure again when bytes exceeds it
 }
 
 // maxRows bounds the database: it is hashed when it is opened.
 const maxRows = 512 << 20
 
-func openRows(dir string, key seal.Key, mac func([]byte) name, log *slog.Logger) *rows {
-	r := &rows{dir: dir, key: key, log: log, vet: &vet{dir, mac, map[string]seen{}}}
-	r.vet.admit()
-	r.open()
-	return r
+func newRows(dir string, key seal.Key, mac func([]byte) name, log *slog.Logger) *rows {
+	return &rows{dir: dir, key: key, log: log, vet: &vet{dir, mac, map[string]seen{}}}
 }
 
-// open tries what is there, then an empty directory. r.mu is held, or r is new.
+// start opens the database, once. Until then nothing is in it.
+func (r *rows) start() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.started {
+		r.started = true
+		r.vet.admit()
+		r.open()
+	}
+}
+
+// open tries what is there, then an empty directory. r.mu is held.
 func (r *rows) open() {
 	db, err := openBadger(r.dir, r.log)
 	if err != nil {
@@ -179,6 +188,7 @@ func (r *rows) measure() {
 func (r *rows) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.started = true
 	r.shut()
 	_ = os.RemoveAll(r.dir)
 	r.open()
@@ -207,7 +217,9 @@ func (r *rows) close(room bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !room {
-		r.log.Info("the disk is full: the cache database is left unfinished")
+		if r.db != nil {
+			r.log.Info("the disk is full: the cache database is left unfinished")
+		}
 		r.db = nil
 		return
 	}

@@ -8,9 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queueBudget bounds what waits to be written; beyond it a put is forgotten.
-const queueBudget = 16 << 20
-
 // job is one value to be written. Its bytes are its own.
 type job struct {
 	name  name
@@ -24,7 +21,7 @@ func (c *Cache) put(n name, plain []byte, file bool) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.bytes+int64(len(plain)) > queueBudget {
+	if c.closed || c.bytes+int64(len(plain)) > c.opt.queued() {
 		return false
 	}
 	if old := c.pending[n]; old != nil && bytes.Equal(old.plain, plain) {
@@ -91,6 +88,7 @@ func (c *Cache) writeBatch() bool {
 	}
 	c.freeSpace()
 	if c.room() {
+		c.rows.start()
 		c.write(batch)
 	}
 	c.mu.Lock()
@@ -119,7 +117,7 @@ func (c *Cache) write(batch []*job) {
 
 // evict holds the budget: at most a third, and 512 MiB, for rows, the rest for chunks.
 func (c *Cache) evict() {
-	if c.rows.size() > min(c.opt.Budget/3, maxRows) {
+	if c.rows.size() > min(c.opt.Budget/3, maxRows) && c.safe() {
 		c.rows.reset()
 	}
 	c.blocks.shrink(c.opt.Budget - c.rows.size())
@@ -129,19 +127,27 @@ func (c *Cache) reserve() int64 { return max(c.opt.FreeFloor, minReserve) }
 
 func (c *Cache) free() int64 {
 	_ = os.MkdirAll(c.dir, 0o700) // someone may have deleted it
+	return c.opt.free(c.dir)
+}
+
+func freeOn(dir string) int64 {
 	var st unix.Statfs_t
-	if err := unix.Statfs(c.dir, &st); err != nil {
+	if err := unix.Statfs(dir, &st); err != nil {
 		return 0 // nothing to be written
 	}
 	return int64(st.Bavail) * int64(st.Bsize)
 }
 
-// room says whether there is enough space for Badger to be safe.
-func (c *Cache) room() bool { return c.free() >= c.reserve()+queueBudget }
+// room says whether there is enough space to write.
+func (c *Cache) room() bool { return c.free() >= c.reserve()+c.opt.queued() }
+
+// safe says whether there is enough for Badger to be opened and closed: its files are
+// mapped, and a page for which there is no room ends the process.
+func (c *Cache) safe() bool { return c.free() >= minReserve }
 
 // freeSpace gives up chunks when the volume is short of space.
 func (c *Cache) freeSpace() {
-	short := c.reserve() + queueBudget - c.free()
+	short := c.reserve() + c.opt.queued() - c.free()
 	if _, size := c.blocks.stats(); short > 0 && size > 0 {
 		c.blocks.shrink(max(size-short, 0))
 	}

@@ -9,7 +9,6 @@ import (
 	"kist/backend"
 	"kist/fs/journal"
 	"kist/fs/log"
-	"kist/fs/tree"
 )
 
 // The pace of a mount. See DESIGN.md, section 6.
@@ -37,10 +36,11 @@ type background struct {
 	done   sync.WaitGroup
 	kick   chan struct{} // something was changed
 	look   chan struct{} // somebody wants to know what others did
+	back   chan struct{} // the store answers again
 }
 
 func (v *Vault) startBackground() {
-	v.kick, v.look = make(chan struct{}, 1), make(chan struct{}, 1)
+	v.kick, v.look, v.back = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	if v.opt.Manual {
 		return
 	}
@@ -117,7 +117,7 @@ func (v *Vault) commitLoop(ctx context.Context) {
 			due = time.Hour
 		}
 		if due > 0 {
-			var kick <-chan struct{}
+			kick := v.back
 			if retry == 0 {
 				kick = v.kick
 			}
@@ -151,11 +151,20 @@ func (v *Vault) due() (time.Duration, bool) {
 		return 0, false
 	}
 	now := v.opt.Now()
-	if v.stats.gathered >= commitBytes || len(v.ops) >= commitOps {
+	if v.stats.gathered >= v.gatherAtMost() || len(v.ops) >= commitOps || v.pressure.waiting > 0 {
 		return 0, true
 	}
 	at := min(v.stats.lastChange.Add(commitQuiet).Sub(now), v.stats.firstDirty.Add(commitLatest).Sub(now))
 	return max(0, at), true
+}
+
+// gatherAtMost is how much content waits for more before it is committed: a small journal
+// is not let grow full.
+func (v *Vault) gatherAtMost() int64 {
+	if v.opt.Budget > 0 {
+		return min(commitBytes, v.opt.Budget/4)
+	}
+	return commitBytes
 }
 
 func (v *Vault) followLoop(ctx context.Context) {
@@ -188,7 +197,7 @@ func (v *Vault) evict() {
 	defer v.turn.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	tree.Evict(tree.State{Root: v.w.root, Table: v.w.table}, pageBytes)
+	v.keepPages()
 }
 
 // refused says that the store shows what must not be: nothing is written on top of it.
@@ -230,8 +239,13 @@ func (v *Vault) observe(err error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
-	case !away:
+	case !away && v.stats.away != nil:
 		v.stats.away = nil
+		select {
+		case v.back <- struct{}{}:
+		default:
+		}
+	case !away:
 	case v.stats.away == nil:
 		v.stats.away, v.stats.awaySince = err, v.opt.Now()
 	}
@@ -316,6 +330,9 @@ type Status struct {
 	Uploading    int64
 	LastCommit   time.Time
 	Journal      int64 // bytes on disk
+	JournalMost  int64 // its budget; 0: none
+	Memory       int64 // bytes in buffers
+	MemoryMost   int64 // their budget
 	Unsynced     int64 // bytes of it not yet synced
 	ReadOnly     bool
 	Failed       string
@@ -334,10 +351,12 @@ func contentOf(ops []*op) (n int64) {
 // Status tells how things stand, from memory.
 func (v *Vault) Status() Status {
 	unsynced, disk := v.jrn.Usage()
+	memory := v.memory()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s := Status{Connected: v.stats.away == nil, Head: v.base.Head, PendingOps: len(v.ops), PendingBytes: contentOf(v.ops),
 		Oldest: v.stats.firstDirty, Uploading: v.stats.uploading, LastCommit: v.stats.lastCommit, Journal: disk,
+		JournalMost: v.opt.Budget, Memory: memory, MemoryMost: v.share.sum(),
 		Unsynced: unsynced, ReadOnly: v.opt.ReadOnly, Errors: append([]string(nil), v.stats.errs...)}
 	if v.stats.away != nil {
 		s.AwaySince, s.AwayReason = v.stats.awaySince, v.stats.away.Error()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
 	"kist/crypto/seal"
@@ -54,7 +55,13 @@ func (v *Vault) Commit(ctx context.Context) error {
 		return err
 	}
 	defer v.turn.Unlock()
-	return v.commit(ctx)
+	err := v.commit(ctx)
+	if errors.Is(err, syscall.ENOSPC) && v.jrn.GiveReserve() {
+		// A commit frees the disk; to make it, trust file and journal need a little of it.
+		err = v.commit(ctx)
+	}
+	v.commitEnded(err)
+	return err
 }
 
 func (v *Vault) commit(ctx context.Context) error {
@@ -149,6 +156,7 @@ func (v *Vault) freeze(ctx context.Context) (*build, error) {
 	// The commit lets the journal go up to here: what comes after describes anew.
 	v.described = map[Ino]bool{}
 	b.sink = pack.NewWriter(pack.Footer{Vault: v.opt.Vault, Epoch: v.log.Head().Roster.Epoch, Key: key}, func(p pack.Pack) error { return v.upload(ctx, p) })
+	v.packing.Store(b.sink)
 	b.sealing = tree.NewSealing(v.opt.Vault, b.sink)
 	for _, o := range v.ops {
 		count(&b.summary, o)
@@ -202,6 +210,7 @@ func (v *Vault) thaw(b *build) {
 
 // build does everything up to the signature.
 func (v *Vault) build(ctx context.Context, b *build) error {
+	defer v.packing.Store(nil)
 	if err := v.opt.Step(StepFreeze); err != nil {
 		return err
 	}
@@ -270,7 +279,7 @@ func (v *Vault) journalCommit(p *log.Pending) error {
 			var e encoder
 			e.u64(p.Seq)
 			e.u32(uint32(len(p.Bytes)))
-			_, err = v.jrn.Append(recCommit, e.b, part[:n], journal.Urgent)
+			_, err = v.jrn.Append(recCommit, e.b, part[:n], journal.Promised)
 			part = part[n:]
 		}
 	}
@@ -343,7 +352,7 @@ func (v *Vault) install(ctx context.Context, pc *pendingCommit) error {
 		v.stats.firstDirty = time.Time{}
 	}
 	keep := v.keepFrom(pc.pos.N)
-	tree.Evict(tree.State{Root: v.w.root, Table: v.w.table}, pageBytes)
+	v.keepPages()
 	v.mu.Unlock()
 	if head.Seq%64 == 0 {
 		// A hint saves others probes; nothing depends on it.
@@ -351,9 +360,6 @@ func (v *Vault) install(ctx context.Context, pc *pendingCommit) error {
 	}
 	return v.jrn.Trim(keep)
 }
-
-// pageBytes is how much of the tree stays in memory, encoded size.
-const pageBytes = 24 << 20
 
 // keepFrom returns the record up to which the journal may let go, of those up to n, which
 // a commit contains: nothing that an open file without a name still needs. No commit
@@ -390,7 +396,11 @@ func (v *Vault) keepFrom(n uint64) uint64 {
 func (v *Vault) upload(ctx context.Context, p pack.Pack) error {
 	v.count(func(s *counters) { s.uploading += int64(len(p.Bytes)) })
 	defer v.count(func(s *counters) { s.uploading -= int64(len(p.Bytes)) })
-	return v.opt.Store.Put(ctx, pack.ObjectKey(v.opt.Vault, p.Name), p.Bytes, p.Name)
+	err := v.opt.Store.Put(ctx, pack.ObjectKey(v.opt.Vault, p.Name), p.Bytes, p.Name)
+	if err == nil {
+		v.count(func(*counters) { v.pressure.uploaded++ })
+	}
+	return err
 }
 
 // pack gives every pending piece of one frozen file its place: inline, in a chunk of

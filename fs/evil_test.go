@@ -301,7 +301,7 @@ func TestDamageLooksAlike(t *testing.T) {
 		d.check(err)
 		attr, err := b.v.Getattr(context.Background(), ino)
 		d.check(err)
-		b.v.packs = pack.NewReader(store, d.vault, windowBytes) // knows no window of the time before
+		b.v.packs = pack.NewReader(store, d.vault, b.v.share.windows, b.v.share.flight) // knows no window of the time before
 		store.SetHook(forKey(d.packKey(p), bend))
 		store.Forget()
 		got := readAll(b.v, attr, truth["/file:content"])

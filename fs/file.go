@@ -285,7 +285,7 @@ func (v *Vault) closeTail() error {
 		t.Flags |= flagChunk
 		t.Chunk = *chunk
 	}
-	rec, err := v.append(recOp, t.encode(), payload, flags|journal.Urgent)
+	rec, err := v.append(recOp, t.encode(), payload, flags)
 	if err != nil {
 		return err
 	}

@@ -7,9 +7,6 @@ import (
 	"kist/fs/tree"
 )
 
-// hotBytes is how much plaintext of recently used content stays in memory.
-const hotBytes = 32 << 20
-
 // hotCache keeps the plaintext of blobs in use. Least recently used goes first.
 type hotCache struct {
 	mu     sync.Mutex
@@ -37,6 +34,12 @@ func (h *hotCache) get(b *tree.Blob) ([]byte, bool) {
 	}
 	h.order.MoveToFront(e)
 	return e.Value.(hotItem).plain, true
+}
+
+func (h *hotCache) size() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return int64(h.used)
 }
 
 func (h *hotCache) put(b *tree.Blob, plain []byte) {

@@ -3,12 +3,10 @@ package fs
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"kist/fs/tree"
 )
-
-// aheadBytes is how far reading goes ahead of a sequential reader.
-const aheadBytes = 8 << 20
 
 // readahead remembers where each reader went on, and fetches what comes next. It has a
 // lock of its own, never held while anything is waited for.
@@ -17,6 +15,8 @@ type readahead struct {
 	next map[Ino]uint64 // where a sequential reader would go on
 	upTo map[Ino]uint64 // fetched, or being fetched, up to here
 	runs int
+
+	bytes atomic.Int64 // being fetched
 }
 
 const (
@@ -24,8 +24,8 @@ const (
 	aheadReaders = 1024 // files remembered; then all are forgotten
 )
 
-// advance notes a read and says which range to fetch now, if any.
-func (r *readahead) advance(ino Ino, off, n uint64) (from, to uint64) {
+// advance notes a read and says which range to fetch now, if any, up to reach ahead of it.
+func (r *readahead) advance(ino Ino, off, n, reach uint64) (from, to uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.next == nil || len(r.next) > aheadReaders {
@@ -38,10 +38,10 @@ func (r *readahead) advance(ino Ino, off, n uint64) (from, to uint64) {
 		return 0, 0
 	}
 	from = max(r.upTo[ino], off+n)
-	if r.runs >= aheadRuns || from > off+n+aheadBytes/2 {
+	if r.runs >= aheadRuns || from > off+n+reach/2 {
 		return 0, 0
 	}
-	to = off + n + aheadBytes
+	to = off + n + reach
 	r.upTo[ino] = to
 	r.runs++
 	return from, to
@@ -58,7 +58,8 @@ func (v *Vault) readAhead(ino Ino, off, n uint64) {
 	if v.opt.Manual {
 		return
 	}
-	from, to := v.ahead.advance(ino, off, n)
+	// A run brings whole chunks: one more at each end than it reaches.
+	from, to := v.ahead.advance(ino, off, n, max(uint64(v.share.ahead)/aheadRuns, 3*chunkSize)-2*chunkSize)
 	if to == 0 {
 		return
 	}
@@ -70,8 +71,14 @@ func (v *Vault) readAhead(ino Ino, off, n uint64) {
 		v.ahead.finished()
 		return
 	}
+	size := int64(0)
+	for _, b := range blobs {
+		size += int64(b.Len())
+	}
+	v.ahead.bytes.Add(size)
 	v.done.Go(func() {
 		defer v.ahead.finished()
+		defer v.ahead.bytes.Add(-size)
 		v.fetchBlobs(blobs)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,9 +33,6 @@ var (
 	ErrClosed = errors.New("the vault is closed")
 )
 
-// windowBytes is how much sealed data, read along with what was asked for, stays in memory.
-const windowBytes = 32 << 20
-
 // Options are what a Vault is made of. Everything that tests must control is here.
 type Options struct {
 	Store   backend.Store
@@ -50,6 +48,8 @@ type Options struct {
 	ReadOnly   bool
 	FsyncStore bool  // fsync waits for the commit
 	Budget     int64 // bytes of journal on disk; 0: no limit but the disk
+	Floor      int64 // bytes that the journal leaves free on its disk
+	Memory     int64 // bytes of buffers in memory; 0: DefaultMemory
 
 	// Step is called before each step of a commit that a crash could separate from
 	// the next one; a test that returns an error stops there. nil in production.
@@ -73,6 +73,11 @@ type Vault struct {
 	hot   *hotCache
 	ahead readahead
 
+	share   shares
+	pages   atomic.Int64                // about how much of the tree is in memory, encoded size
+	spared  atomic.Int64                // of it, what the last eviction left
+	packing atomic.Pointer[pack.Writer] // of the commit under way
+
 	turn lock
 
 	mu        sync.Mutex
@@ -92,6 +97,7 @@ type Vault struct {
 	closed    bool
 	failed    error // the journal's disk failed
 	stats     counters
+	pressure  pressure
 
 	background
 }
@@ -130,12 +136,15 @@ func Open(ctx context.Context, opt Options) (*Vault, error) {
 	if err != nil {
 		return nil, errors.Join(err, opt.Disk.Close())
 	}
-	jrn, replay, err := journal.Open(opt.Disk, opt.Session.JournalKey(), journal.Options{Vault: opt.Vault, Budget: opt.Budget})
+	share := sharesOf(opt.Memory)
+	jrn, replay, err := journal.Open(opt.Disk, opt.Session.JournalKey(),
+		journal.Options{Vault: opt.Vault, Budget: opt.Budget, Floor: opt.Floor, Unsynced: share.unsynced})
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{opt: opt, turn: make(lock, 1), log: l, jrn: jrn, packs: pack.NewReader(opt.Store, opt.Vault, windowBytes), hot: newHotCache(hotBytes),
-		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{}}
+	v := &Vault{opt: opt, turn: make(lock, 1), log: l, jrn: jrn, share: share, packs: pack.NewReader(opt.Store, opt.Vault, share.windows, share.flight), hot: newHotCache(int(share.hot)),
+		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{},
+		pressure: pressure{ended: make(chan struct{})}}
 	if err := v.recover(ctx, replay); err != nil {
 		return nil, errors.Join(err, jrn.Close())
 	}
@@ -219,6 +228,7 @@ func (v *Vault) fill(ctx context.Context, m *tree.Miss) error {
 	fp := [32]byte(m.Ptr.Fingerprint)
 	if v.opt.Cache != nil {
 		if plain, ok := v.opt.Cache.Node(fp); ok && m.Fill(plain) == nil {
+			v.loaded(len(plain))
 			return nil
 		}
 	}
@@ -234,6 +244,7 @@ func (v *Vault) fill(ctx context.Context, m *tree.Miss) error {
 	if v.opt.Cache != nil {
 		v.opt.Cache.PutNode(fp, plain)
 	}
+	v.loaded(len(plain))
 	return m.Fill(plain)
 }
 
@@ -242,14 +253,16 @@ func (v *Vault) change(ctx context.Context, fn func() error) error {
 	if v.opt.ReadOnly {
 		return ErrReadOnly
 	}
-	err := v.locked(ctx, func() error {
-		switch {
-		case v.closed:
-			return ErrClosed
-		case v.failed != nil:
-			return v.failed
-		}
-		return fn()
+	err := v.retryFull(ctx, func() error {
+		return v.locked(ctx, func() error {
+			switch {
+			case v.closed:
+				return ErrClosed
+			case v.failed != nil:
+				return v.failed
+			}
+			return fn()
+		})
 	})
 	v.wake()
 	return err
@@ -261,11 +274,11 @@ func (v *Vault) do(o *op) error {
 	if err := v.closeTail(); err != nil {
 		return err
 	}
-	if err := v.describe(o.At.Parent, o.To.Parent); err != nil {
+	meta, flags := o.encode(), flagsOf(o)
+	if err := v.room(int64(len(meta))+recordSlack, flags); err != nil {
 		return err
 	}
-	meta, flags := o.encode(), flagsOf(o)
-	if err := v.room(int64(len(meta)), flags); err != nil {
+	if err := v.describe(o.At.Parent, o.To.Parent); err != nil {
 		return err
 	}
 	o.N = v.jrn.Pos().N + 1
@@ -310,15 +323,16 @@ func (v *Vault) remember(o *op) {
 	v.stats.lastChange, v.stats.touched = now, now
 }
 
-// record appends to the journal. The tree already holds what the record says: if it
-// cannot be kept, nothing further is accepted.
+// record appends to the journal. The tree already holds what the record says, and room
+// for it was made: if that is gone, the record waits in memory, and fsync says so. If it
+// cannot be kept for another reason, nothing further is accepted.
 func (v *Vault) record(kind uint8, meta, payload []byte, flags journal.Flags) error {
 	_, err := v.append(kind, meta, payload, flags)
 	return err
 }
 
 func (v *Vault) append(kind uint8, meta, payload []byte, flags journal.Flags) (journal.Rec, error) {
-	rec, err := v.jrn.Append(kind, meta, payload, flags)
+	rec, err := v.jrn.Append(kind, meta, payload, flags|journal.Promised)
 	if err != nil {
 		v.failed = errors.Join(ErrBroken, err)
 		v.logError("journal", err)
@@ -346,7 +360,7 @@ func (v *Vault) describe(dirs ...Ino) error {
 			return err
 		}
 		r := &dirRecord{Ino: d, At: at, Rec: encodeRec(rec)}
-		if err := v.record(recDir, r.encode(), nil, journal.Urgent); err != nil {
+		if err := v.record(recDir, r.encode(), nil, 0); err != nil {
 			return err
 		}
 		v.described[d] = true

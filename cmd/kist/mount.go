@@ -15,9 +15,9 @@ func mountVerb() *cobra.Command {
 	var pass passFlags
 	var cfg drive.MountConfig
 	var foreground bool
-	var cacheSize, fsync string
+	var cacheSize, journalSize, fsync string
 	cmd := &cobra.Command{
-		Use:   "mount [--foreground] [--read-only] [--allow-other] [--cache-size N] [--fsync=store] [STORE] DIR",
+		Use:   "mount [--foreground] [--read-only] [--allow-other] [--cache-size N] [--journal-size N] [--fsync=store] [STORE] DIR",
 		Short: "Mount a drive; returns when it is usable",
 		Args:  args(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -25,8 +25,14 @@ func mountVerb() *cobra.Command {
 			if len(args) == 2 {
 				cfg.Store = args[0]
 			}
-			if cfg.CacheSize, err = parseSize(cacheSize); err != nil {
+			if cfg.CacheSize, err = parseSize("--cache-size", cacheSize); err != nil {
 				return err
+			}
+			if cfg.JournalSize, err = parseSize("--journal-size", journalSize); err != nil {
+				return err
+			}
+			if cfg.JournalSize < drive.MinJournal {
+				return usage("--journal-size is at least %dM", drive.MinJournal>>20)
 			}
 			if fsync != "journal" && fsync != "store" {
 				return usage("--fsync is journal or store")
@@ -49,13 +55,14 @@ func mountVerb() *cobra.Command {
 	cmd.Flags().BoolVar(&cfg.ReadOnly, "read-only", false, "change nothing")
 	cmd.Flags().BoolVar(&cfg.AllowOther, "allow-other", false, "let other users of this machine in")
 	cmd.Flags().StringVar(&cacheSize, "cache-size", "10G", "`SIZE` of the cache on disk, with K, M, G or T")
+	cmd.Flags().StringVar(&journalSize, "journal-size", "4G", "most `SIZE` of what waits on disk to be stored, with K, M, G or T")
 	cmd.Flags().StringVar(&fsync, "fsync", "journal", "`WHERE` fsync brings data: the journal on this disk, or the store")
 	pass.add(cmd)
 	return cmd
 }
 
 // parseSize reads 512M and the like, in powers of 1024.
-func parseSize(s string) (int64, error) {
+func parseSize(flag, s string) (int64, error) {
 	digits, shift := strings.ToUpper(s), 0
 	digits = strings.TrimSuffix(strings.TrimSuffix(digits, "B"), "I")
 	if n := len(digits); n > 0 {
@@ -65,7 +72,7 @@ func parseSize(s string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n < 0 || n > 1<<62>>shift {
-		return 0, usage("--cache-size is a number with K, M, G or T, such as 512M")
+		return 0, usage("%s is a number with K, M, G or T, such as 512M", flag)
 	}
 	return n << shift, nil
 }

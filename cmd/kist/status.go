@@ -36,6 +36,12 @@ func statusVerb() *cobra.Command {
 	return cmd
 }
 
+// share says how much of a budget is in use, in MiB.
+func share(used, budget int64) string {
+	const mib = 1 << 20
+	return fmt.Sprintf("%d of %d MiB", (used+mib-1)/mib, budget/mib)
+}
+
 func printJSON(v any) error {
 	enc := json.NewEncoder(os.Stdout)
 	enc.SetIndent("", "  ")
@@ -57,6 +63,9 @@ func printStatus(s *drive.Status) {
 	} else {
 		row("mounted", "no")
 		row("journal", "%d bytes", s.JournalBytes)
+	}
+	if s.Mounted {
+		row("uses", "%s journal, %s cache, %s memory", share(s.JournalBytes, s.JournalBudget), share(s.CacheBytes, s.CacheBudget), share(s.MemoryBytes, s.MemoryBudget))
 	}
 	if s.Away != "" {
 		row("away", "since %s: %s", s.AwaySince, s.Away)

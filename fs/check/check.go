@@ -85,7 +85,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		pages:   pages{seen: map[seal.Fingerprint]mark{}},
 	}
 	c.packs = newPacks(c)
-	c.reader = pack.NewReader(c.packs, cfg.Vault, readerBudget)
+	c.reader = pack.NewReader(c.packs, cfg.Vault, readerBudget, readerBudget)
 	for _, step := range []func(context.Context) error{
 		c.header, c.list, c.openLog, c.chain, c.identities, c.tree, c.packs.finish, c.strangers,
 	} {

@@ -261,7 +261,7 @@ func TestScanStepsOverPages(t *testing.T) {
 	}
 	slices.Sort(names)
 	m.commit(9000, func() tree.State { return tree.State{Root: m.dir(1, root)} })
-	reader := pack.NewReader(m.store, m.vault, 1<<20)
+	reader := pack.NewReader(m.store, m.vault, 1<<20, 1<<20)
 	fetch := func(miss *tree.Miss) error {
 		plain, err := reader.Fetch(context.Background(), miss.Ptr)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"kist/crypto/keys"
 	"kist/fs"
 	"kist/fs/journal"
+	"kist/fs/log"
 	"kist/fs/mount"
 )
 
@@ -104,20 +105,45 @@ func (d *daemon) open(ctx context.Context, pass []byte) error {
 	if err != nil {
 		return err
 	}
-	d.cache, err = cache.Open(d.place.home.CacheDir(), d.session.CacheKey(), cache.Options{Budget: d.cfg.CacheSize, Log: d.logger})
-	if err != nil {
-		return fmt.Errorf("opening the cache: %w", err)
+	if err := d.openCache(); err != nil {
+		return err
 	}
-	disk, err := journal.OpenDisk(d.place.journalDir(d.session))
-	if err != nil {
-		return errors.Join(err, d.cache.Close())
-	}
-	d.vault, err = fs.Open(ctx, fs.Options{Store: d.store, Vault: d.session.TopVault, Session: d.session, Trust: trust,
-		Cache: d.cache, Disk: disk, Now: time.Now, Logger: d.logger, ReadOnly: d.cfg.ReadOnly, FsyncStore: d.cfg.FsyncStore})
-	if err != nil {
+	if err := d.openVault(ctx, trust); err != nil {
 		return errors.Join(err, d.cache.Close())
 	}
 	return nil
+}
+
+func (d *daemon) openCache() error {
+	dir := d.place.home.CacheDir()
+	err := os.MkdirAll(dir, 0o700)
+	left := int64(0)
+	if err == nil {
+		left, err = floor(dir)
+	}
+	if err == nil {
+		d.cache, err = cache.Open(dir, d.session.CacheKey(), cache.Options{Budget: d.cfg.CacheSize, FreeFloor: 2 * left, Memory: fs.CacheMemory(fs.DefaultMemory), Log: d.logger})
+	}
+	if err != nil {
+		return fmt.Errorf("opening the cache: %w", err)
+	}
+	return nil
+}
+
+func (d *daemon) openVault(ctx context.Context, trust *log.Trust) error {
+	dir := d.place.journalDir(d.session)
+	disk, err := journal.OpenDisk(dir)
+	if err != nil {
+		return err
+	}
+	left, err := floor(dir)
+	if err != nil {
+		return errors.Join(err, disk.Close())
+	}
+	d.vault, err = fs.Open(ctx, fs.Options{Store: d.store, Vault: d.session.TopVault, Session: d.session, Trust: trust,
+		Cache: d.cache, Disk: disk, Budget: d.cfg.JournalSize, Floor: left, Memory: fs.DefaultMemory, Now: time.Now, Logger: d.logger,
+		ReadOnly: d.cfg.ReadOnly, FsyncStore: d.cfg.FsyncStore})
+	return err
 }
 
 func (d *daemon) attach() (err error) {

@@ -17,12 +17,13 @@ import (
 
 // MountConfig says what is mounted and how.
 type MountConfig struct {
-	Store      string // "": the only one known
-	Dir        string
-	ReadOnly   bool
-	AllowOther bool
-	FsyncStore bool  // fsync waits for the commit
-	CacheSize  int64 // bytes on disk
+	Store       string // "": the only one known
+	Dir         string
+	ReadOnly    bool
+	AllowOther  bool
+	FsyncStore  bool  // fsync waits for the commit
+	CacheSize   int64 // bytes on disk
+	JournalSize int64 // bytes on disk, at least MinJournal
 }
 
 // Mount returns when the drive is mounted and usable, or with the reason why

@@ -41,11 +41,15 @@ type Status struct {
 	CacheBytes   int64    `json:"cache_bytes"`
 	CacheBudget  int64    `json:"cache_budget"`
 
-	JournalBytes int64 `json:"journal_bytes"`
-	FormerBytes  int64 `json:"former_journal_bytes"` // of journals that device new has set aside
-	FormerWait   int   `json:"former_waiting"`       // of these journals, so many are not yet carried over
-	FormerLeft   int   `json:"former_left"`          // and so many can't be
-	Reclaims     bool  `json:"space_reclaimed"`      // not yet: what is deleted keeps its room in the store
+	JournalBytes  int64 `json:"journal_bytes"`
+	JournalBudget int64 `json:"journal_budget"`
+	MemoryBytes   int64 `json:"memory_bytes"` // in buffers
+	MemoryBudget  int64 `json:"memory_budget"`
+
+	FormerBytes int64 `json:"former_journal_bytes"` // of journals that device new has set aside
+	FormerWait  int   `json:"former_waiting"`       // of these journals, so many are not yet carried over
+	FormerLeft  int   `json:"former_left"`          // and so many can't be
+	Reclaims    bool  `json:"space_reclaimed"`      // not yet: what is deleted keeps its room in the store
 }
 
 // GetStatus asks the daemon of the drive at dir; without dir, of the only drive
@@ -116,7 +120,8 @@ func (d *daemon) status() *Status {
 	c := d.cache.Stats()
 	st.CacheBytes, st.CacheBudget = c.Bytes, c.Budget
 	st.fill(d.place.home)
-	st.JournalBytes = v.Journal
+	st.JournalBytes, st.JournalBudget = v.Journal, v.JournalMost
+	st.MemoryBytes, st.MemoryBudget = v.Memory, v.MemoryMost
 	return st
 }
 

@@ -33,7 +33,7 @@ func (j *Journal) Append(kind uint8, meta, payload []byte, flags Flags) (Rec, er
 	if !p.raw {
 		p.payload = bytes.Clone(payload)
 	}
-	if err := j.admit(int64(p.size()), flags&Urgent != 0); err != nil {
+	if err := j.admit(int64(p.size()), flags); err != nil {
 		return Rec{}, err
 	}
 	rec := j.enqueue(p)
@@ -72,7 +72,7 @@ func (j *Journal) place(p *pending) Loc {
 // disk as far as they belong to the current segment. It holds nothing back
 // from others.
 func (j *Journal) Reserve(n int64) error {
-	if err := j.admit(n, false); err != nil {
+	if err := j.admit(n, 0); err != nil {
 		return err
 	}
 	j.mu.Unlock()
@@ -81,7 +81,7 @@ func (j *Journal) Reserve(n int64) error {
 
 // ReserveUrgent is Reserve for urgent records.
 func (j *Journal) ReserveUrgent(n int64) error {
-	if err := j.admit(n, true); err != nil {
+	if err := j.admit(n, Urgent); err != nil {
 		return err
 	}
 	j.mu.Unlock()
@@ -90,11 +90,12 @@ func (j *Journal) ReserveUrgent(n int64) error {
 
 // admit returns with j.mu held when a record of this size can be appended.
 // Else it returns the error, without the lock.
-func (j *Journal) admit(size int64, urgent bool) error {
-	for {
+func (j *Journal) admit(size int64, flags Flags) error {
+	urgent, promised := flags&(Urgent|Promised) != 0, flags&Promised != 0
+	for full := false; ; {
 		j.mu.Lock()
 		clear, err := j.obstacle(size, urgent)
-		if err == nil && clear == nil {
+		if err == nil && (clear == nil || full) || promised && errors.Is(err, ErrFull) {
 			return nil
 		}
 		j.mu.Unlock()
@@ -104,7 +105,8 @@ func (j *Journal) admit(size int64, urgent bool) error {
 		j.io.Lock()
 		err = clear(size, urgent)
 		j.io.Unlock()
-		if err != nil {
+		full = promised && errors.Is(err, ErrFull)
+		if err != nil && !full {
 			return err
 		}
 	}
@@ -119,7 +121,7 @@ func (j *Journal) obstacle(size int64, urgent bool) (func(int64, bool) error, er
 		return nil, ErrClosed
 	case j.broken:
 		return nil, ErrBroken
-	case !urgent && j.opt.Budget > 0 && j.size()+size > j.opt.Budget:
+	case j.size()+size > j.opt.most(urgent):
 		return nil, ErrFull
 	case s.failed, len(j.queue) > 0 && j.bytes+size > j.opt.Unsynced:
 		return j.drain, nil
@@ -136,13 +138,17 @@ func (j *Journal) makeRoom(s *segment, end int64, urgent bool) error {
 	if end <= s.alloc {
 		return nil
 	}
-	if !urgent && !j.takeSpare() {
-		return ErrFull
+	floor := int64(0)
+	if !urgent {
+		if !j.takeSpare() {
+			return ErrFull
+		}
+		floor = j.opt.Floor
 	}
-	step := max(j.opt.Segment/16, 1)
-	err := s.allocate((end + step - 1) / step * step)
+	step := j.opt.step()
+	err := j.grow(s, (end+step-1)/step*step, floor)
 	if noSpace(err) {
-		err = s.allocate(end)
+		err = j.grow(s, end, floor)
 	}
 	if noSpace(err) && urgent && j.dropSpare() {
 		err = s.allocate(end)
@@ -154,6 +160,20 @@ func (j *Journal) makeRoom(s *segment, end int64, urgent bool) error {
 		return fmt.Errorf("allocating space for the journal: %w", err)
 	}
 	return nil
+}
+
+// grow allocates space up to end if that leaves as much free as the floor asks.
+func (j *Journal) grow(s *segment, end, floor int64) error {
+	if floor > 0 {
+		free, err := j.disk.Free()
+		if err != nil {
+			return err
+		}
+		if free-(end-s.alloc) < floor {
+			return ErrFull
+		}
+	}
+	return s.allocate(end)
 }
 
 func (s *segment) allocate(end int64) error {
@@ -174,6 +194,15 @@ func (j *Journal) takeSpare() bool {
 		j.hasRoom = j.spare.Allocate(j.opt.Reserve) == nil
 	}
 	return j.hasRoom
+}
+
+// GiveReserve gives the reserve's space to whoever needs it to bring what is
+// recorded here into safety, and says whether there was any. The next ordinary
+// record takes it back first.
+func (j *Journal) GiveReserve() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return !j.closed && j.dropSpare()
 }
 
 // dropSpare gives the reserve's space free. j.mu is held.

@@ -75,6 +75,13 @@ func (j *Journal) attempt() error {
 		}
 	}
 	s := j.cur()
+	if s.end > s.alloc { // holds records for which there was no room
+		if err := s.allocate(s.end); err != nil {
+			s.failed = !noSpace(err)
+			j.mu.Unlock()
+			return err
+		}
+	}
 	j.mu.Unlock()
 	if err := j.write(1); err != nil {
 		return err

@@ -592,3 +592,87 @@ func BenchmarkAppendSmall(b *testing.B) {
 		}
 	}
 }
+
+// TestFloor: an ordinary record leaves the floor free, an urgent one does not mind, and
+// with space it goes on.
+func TestFloor(t *testing.T) {
+	d := &disktest.Disk{}
+	d.SetCapacity(60 << 10)
+	opt := small
+	opt.Floor = 20 << 10
+	j, _ := open(t, d, opt)
+	defer j.Close()
+	payload := bytes.Repeat([]byte("p"), 500)
+	fill := func() {
+		t.Helper()
+		err := error(nil)
+		for n := 0; err == nil; n++ {
+			if n == 1000 {
+				t.Fatal("the floor is never met")
+			}
+			_, err = j.Append(1, nil, payload, 0)
+		}
+		if !errors.Is(err, journal.ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	fill()
+	if left, _ := d.Free(); left < opt.Floor || left > opt.Floor+1<<10 {
+		t.Fatalf("%d bytes are free, %d must be", left, opt.Floor)
+	}
+	for range 20 {
+		if _, err := j.Append(2, nil, payload, journal.Urgent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.SetCapacity(90 << 10)
+	fill()
+	if err := j.Sync(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPromised: a record for which room was made is taken although the disk is full
+// since; Sync says that it waits, and it keeps its place in the history.
+func TestPromised(t *testing.T) {
+	d := &disktest.Disk{}
+	j, _ := open(t, d, small)
+	var model []item
+	add := func(flags journal.Flags) {
+		t.Helper()
+		it, err := appendItem(t, j, item{kind: 1, payload: bytes.Repeat([]byte("p"), 2000)}, flags)
+		if err != nil {
+			t.Fatal(err)
+		}
+		model = append(model, it)
+	}
+	add(0)
+	if err := errors.Join(j.Reserve(2000), j.Cut(), j.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	d.SetCapacity(1)
+	j.GiveReserve()
+	for range 8 {
+		add(journal.Promised)
+	}
+	if _, err := j.Append(1, nil, []byte("x"), 0); !errors.Is(err, journal.ErrFull) {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := j.Sync(); !errors.Is(err, journal.ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	if p, err := j.Payload(model[4].loc); err != nil || len(p) != 2000 {
+		t.Fatal(err)
+	}
+	d.SetCapacity(0)
+	add(0)
+	if err := j.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	d.Crash(3)
+	if r, n := reopen(t, d, model); n != uint64(len(model)) || len(r.Damage) > 0 {
+		t.Fatal(n, r.Damage)
+	}
+}

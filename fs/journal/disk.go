@@ -15,6 +15,7 @@ type Disk interface {
 	Rename(from, to string) error // replaces to
 	List() ([]string, error)
 	SyncDir() error
+	Free() (int64, error) // bytes that can still be written on the volume
 	Close() error
 }
 

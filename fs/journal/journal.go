@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"syscall"
 
@@ -12,8 +13,8 @@ import (
 var (
 	// ErrFull: there is no room on the disk, or the byte budget is used up.
 	// From Append and Reserve: nothing was promised. From Sync: nothing was
-	// lost, the records wait in memory. Once there is room it works again.
-	// It wraps syscall.ENOSPC.
+	// lost, the records wait in memory. Once there is room it works again: after
+	// Trim, with free space on the disk. It wraps syscall.ENOSPC.
 	ErrFull = fmt.Errorf("the journal has no room: nothing is lost, free some space: %w", syscall.ENOSPC)
 	// ErrBroken: the disk failed twice in a row. What Sync acknowledged is
 	// safe; nothing more is recorded until the journal is opened again.
@@ -38,7 +39,8 @@ const (
 // Options for Open; the zero value of a field means its default.
 type Options struct {
 	Vault    [32]byte // bound into every segment: another vault's journal does not open here
-	Budget   int64    // bytes on disk beyond which only urgent records are taken; 0: no limit
+	Budget   int64    // bytes on disk; a sixteenth of them is for urgent records only; 0: no limit
+	Floor    int64    // bytes that ordinary records leave free on the volume
 	Segment  int64    // roll at this size; 64 MiB
 	Unsynced int64    // at most this much in memory only; 32 MiB
 	Reserve  int64    // kept aside for urgent records on a full disk; 4 MiB
@@ -55,17 +57,34 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Budget > 0 {
 		o.Segment = min(o.Segment, o.Budget/4) // else what is trimmed would not come free
+		o.Reserve = min(o.Reserve, o.Budget/32)
 	}
 	o.Segment = min(o.Segment, 1<<30)
 	return o
+}
+
+// step is how much space is allocated at a time.
+func (o Options) step() int64 { return max(o.Segment/16, 1) }
+
+// most is how many bytes of records there may be so that they, the reserve and what is
+// allocated ahead stay within the budget.
+func (o Options) most(urgent bool) int64 {
+	switch {
+	case o.Budget <= 0:
+		return math.MaxInt64
+	case urgent:
+		return o.Budget - o.Reserve - o.step()
+	}
+	return o.Budget - o.Budget/16
 }
 
 // Flags of one Append.
 type Flags uint8
 
 const (
-	Raw    Flags = 1 << iota // the payload is already sealed: its bytes are kept as they are
-	Urgent                   // may use the reserve and exceed the budget: deletions
+	Raw      Flags = 1 << iota // the payload is already sealed: its bytes are kept as they are
+	Urgent                     // may use the reserve and all of the budget: deletions
+	Promised                   // room was made before: taken also if it is gone by now, to wait in memory for it
 )
 
 // Pos is a place in the history: after record N, with the running hash over

@@ -77,6 +77,14 @@ func (d *osDisk) Remove(name string) error         { return os.Remove(filepath.J
 func (d *osDisk) SyncDir() error                   { return syncDir(d.dir) }
 func (d *osDisk) Close() error                     { return d.lock.Close() }
 
+func (d *osDisk) Free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.dir, &st); err != nil {
+		return 0, fmt.Errorf("asking for the free space of the journal's disk: %w", err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
+}
+
 func (d *osDisk) Rename(from, to string) error {
 	return os.Rename(filepath.Join(d.dir, from), filepath.Join(d.dir, to))
 }

@@ -48,6 +48,9 @@ func (j *Journal) Cut() error {
 	if noSpace(err) && j.dropSpare() {
 		err = j.advance()
 	}
+	if noSpace(err) {
+		return ErrFull
+	}
 	return err
 }
 

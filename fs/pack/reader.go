@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"kist/backend"
 	"kist/crypto/seal"
@@ -31,12 +33,16 @@ type Reader struct {
 	source Source
 	vault  seal.VaultID
 	cache  windows
+
+	flight  *semaphore.Weighted
+	most    int64
+	reading atomic.Int64
 }
 
-// NewReader makes a Reader that keeps at most budget sealed bytes in memory, not
-// counting those that are being read right now.
-func NewReader(source Source, vault seal.VaultID, budget int64) *Reader {
-	r := &Reader{source: source, vault: vault}
+// NewReader makes a Reader that keeps at most budget sealed bytes in memory, and reads
+// at most flight at a time; a single blob is read in any case.
+func NewReader(source Source, vault seal.VaultID, budget, flight int64) *Reader {
+	r := &Reader{source: source, vault: vault, flight: semaphore.NewWeighted(flight), most: flight}
 	r.cache = windows{
 		packs: map[[32]byte][]*window{}, known: map[[32]byte]uint32{},
 		used: list.New(), budget: budget,
@@ -46,7 +52,21 @@ func NewReader(source Source, vault seal.VaultID, budget int64) *Reader {
 }
 
 func (r *Reader) getRange(ctx context.Context, pack [32]byte, off, n uint32) ([]byte, error) {
+	size := min(int64(n), r.most)
+	if err := r.flight.Acquire(ctx, size); err != nil {
+		return nil, err
+	}
+	defer r.flight.Release(size)
+	r.reading.Add(int64(n))
+	defer r.reading.Add(-int64(n))
 	return r.source.GetRange(ctx, ObjectKey(r.vault, pack), int64(off), int64(n))
+}
+
+// Memory is how many bytes are kept and being read.
+func (r *Reader) Memory() int64 {
+	r.cache.mu.Lock()
+	defer r.cache.mu.Unlock()
+	return r.cache.bytes + r.reading.Load()
 }
 
 // Fetch returns the plaintext of the blob that p points to. What does not verify

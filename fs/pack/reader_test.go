@@ -90,7 +90,7 @@ func TestNeighboursCostFewRequests(t *testing.T) {
 	}
 	t.Run("a parent, then its children in order", func(t *testing.T) {
 		s := newStore(t, f, packs)
-		r := NewReader(s, f.Vault, 16<<20)
+		r := NewReader(s, f.Vault, 16<<20, 16<<20)
 		check(t, r, ps[len(ps)-1])
 		for _, p := range ps {
 			check(t, r, p)
@@ -105,7 +105,7 @@ func TestNeighboursCostFewRequests(t *testing.T) {
 		for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(len(ps)) {
 			ptrs = append(ptrs, ps[i].ptr)
 		}
-		plains, err := NewReader(s, f.Vault, 1<<20).FetchMany(t.Context(), ptrs)
+		plains, err := NewReader(s, f.Vault, 1<<20, 1<<20).FetchMany(t.Context(), ptrs)
 		if err != nil || s.count() != 1 {
 			t.Fatal(s.count(), err)
 		}
@@ -117,7 +117,7 @@ func TestNeighboursCostFewRequests(t *testing.T) {
 	})
 	t.Run("a prefetched range", func(t *testing.T) {
 		s := newStore(t, f, packs)
-		r := NewReader(s, f.Vault, 16<<20)
+		r := NewReader(s, f.Vault, 16<<20, 16<<20)
 		last := ps[len(ps)-1].ptr
 		if err := r.Prefetch(t.Context(), tree.Range{Pack: last.Pack, Len: last.Offset + last.SealedLen}); err != nil {
 			t.Fatal(err)
@@ -132,7 +132,7 @@ func TestNeighboursCostFewRequests(t *testing.T) {
 	})
 	t.Run("noted neighbours come along", func(t *testing.T) {
 		s := newStore(t, f, packs)
-		r := NewReader(s, f.Vault, 16<<20)
+		r := NewReader(s, f.Vault, 16<<20, 16<<20)
 		for _, p := range ps[:100] {
 			r.Note(p.ptr)
 		}
@@ -150,7 +150,7 @@ func TestManyReadersOneRequest(t *testing.T) {
 	packs, ps := build(t, f, small(50, 100)...)
 	s := newStore(t, f, packs)
 	s.gate = make(chan struct{})
-	r := NewReader(s, f.Vault, 1<<20)
+	r := NewReader(s, f.Vault, 1<<20, 1<<20)
 	r.Note(ps[len(ps)-1].ptr)
 	ctx, cancel := context.WithCancel(t.Context())
 	started := make(chan error, 1)
@@ -202,7 +202,7 @@ func TestDamageIsNeverServed(t *testing.T) {
 			return nil
 		}
 		s.flip = damage
-		if err := fetch(NewReader(s, f.Vault, 1<<20)); !errors.Is(err, seal.ErrUnseal) {
+		if err := fetch(NewReader(s, f.Vault, 1<<20, 1<<20)); !errors.Is(err, seal.ErrUnseal) {
 			t.Error(name, "of damaged bytes:", err)
 		}
 		s.flip = func(fresh bool, b []byte) error {
@@ -211,7 +211,7 @@ func TestDamageIsNeverServed(t *testing.T) {
 			}
 			return damage(fresh, b)
 		}
-		if err := fetch(NewReader(s, f.Vault, 1<<20)); err != nil {
+		if err := fetch(NewReader(s, f.Vault, 1<<20, 1<<20)); err != nil {
 			t.Error(name, "over a fresh connection:", err)
 		}
 		s.flip = func(fresh bool, b []byte) error {
@@ -220,11 +220,11 @@ func TestDamageIsNeverServed(t *testing.T) {
 			}
 			return backend.ErrShort
 		}
-		if err := fetch(NewReader(s, f.Vault, 1<<20)); err != nil {
+		if err := fetch(NewReader(s, f.Vault, 1<<20, 1<<20)); err != nil {
 			t.Error(name, "after a window that is not there:", err)
 		}
 		s.flip = func(bool, []byte) error { return backend.ErrAway }
-		if err := fetch(NewReader(s, f.Vault, 1<<20)); !errors.Is(err, backend.ErrAway) {
+		if err := fetch(NewReader(s, f.Vault, 1<<20, 1<<20)); !errors.Is(err, backend.ErrAway) {
 			t.Error(name, "of a store that is away:", err)
 		}
 	}
@@ -233,7 +233,7 @@ func TestDamageIsNeverServed(t *testing.T) {
 func TestPointersAreNotInterchangeable(t *testing.T) {
 	f := testFooter()
 	packs, ps := build(t, f, 100, 100)
-	r := NewReader(newStore(t, f, packs), f.Vault, 1<<20)
+	r := NewReader(newStore(t, f, packs), f.Vault, 1<<20, 1<<20)
 	for name, change := range map[string]func(p *tree.Pointer){
 		"kind":        func(p *tree.Pointer) { p.Kind = tree.KindDir },
 		"codec":       func(p *tree.Pointer) { p.Codec ^= 1 },
@@ -260,7 +260,7 @@ func TestBudget(t *testing.T) {
 	}
 	packs, ps := build(t, f, sizes...)
 	const budget = 64 << 10
-	r := NewReader(newStore(t, f, packs), f.Vault, budget)
+	r := NewReader(newStore(t, f, packs), f.Vault, budget, 1<<20)
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {

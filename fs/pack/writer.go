@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"kist/crypto/seal"
 	"kist/fs/tree"
@@ -29,6 +30,7 @@ type Writer struct {
 	done   func(Pack) error
 	buf    []byte
 	rows   []Row
+	held   atomic.Int64
 }
 
 var _ tree.Sink = (*Writer)(nil)
@@ -59,6 +61,7 @@ func (w *Writer) Place(kind uint8, b seal.Blob) (off uint32, err error) {
 		w.buf = slices.Grow(w.buf, MaxSize-len(w.buf)) // it will be a full one
 	}
 	w.buf = append(w.buf, b.Sealed...)
+	w.held.Store(int64(cap(w.buf)))
 	w.rows = append(w.rows, Row{Kind: kind, Offset: off, Len: uint32(len(b.Sealed)), Fingerprint: b.Fingerprint})
 	return off, nil
 }
@@ -72,8 +75,14 @@ func (w *Writer) Close() (name [32]byte, err error) {
 	p := Pack{Bytes: w.footer.finish(w.buf, w.rows)}
 	p.Name = sha256.Sum256(p.Bytes)
 	w.buf, w.rows = nil, nil
-	return p.Name, w.done(p)
+	err = w.done(p)
+	w.held.Store(0)
+	return p.Name, err
 }
+
+// Buffered is how many bytes the pack takes that is being filled or handed over. It may
+// be called from any goroutine.
+func (w *Writer) Buffered() int64 { return w.held.Load() }
 
 func packSize(blobs, rows int) int { return seal.Padded(blobs + fixedSize + rows*rowSize) }
 

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -258,6 +259,16 @@ func (d *Disk) SyncDir() error {
 	defer d.mu.Unlock()
 	d.durable, d.changes = maps.Clone(d.names), nil
 	return nil
+}
+
+// Free is what is left of the capacity.
+func (d *Disk) Free() (int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.capacity == 0 {
+		return math.MaxInt64, nil
+	}
+	return max(d.capacity-d.used(), 0), nil
 }
 
 // Close does nothing: a disk can be opened again.
