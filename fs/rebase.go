@@ -277,6 +277,7 @@ func (v *Vault) swap(r *rebase) *world {
 	v.described = map[Ino]bool{}
 	base := baseRecord{Seq: r.head.Seq, Hash: r.head.Hash, Made: r.used}
 	_ = v.record(recBase, base.encode(), nil, 0) // an error stands in v.failed
+	v.witness()
 	return old
 }
 

@@ -125,20 +125,26 @@ func Open(ctx context.Context, opt Options) (*Vault, error) {
 	if opt.Step == nil {
 		opt.Step = func(string) error { return nil }
 	}
-	l, err := log.Open(ctx, log.Config{Store: opt.Store, Vault: opt.Vault, Session: opt.Session, Trust: opt.Trust,
-		Cache: logCache(opt.Cache), Now: opt.Now, Known: opt.Known, CheckRoot: checkRoot})
-	if err != nil {
-		return nil, errors.Join(err, opt.Disk.Close())
-	}
 	jrn, replay, err := journal.Open(opt.Disk, opt.Session.JournalKey(), journal.Options{Vault: opt.Vault, Budget: opt.Budget})
 	if err != nil {
 		return nil, err
+	}
+	// Before the log is followed: that would bring an old memory up to date.
+	if err := compareTrust(replay, opt.Trust, opt.Vault); err != nil {
+		return nil, errors.Join(err, jrn.Close())
+	}
+	l, err := log.Open(ctx, log.Config{Store: opt.Store, Vault: opt.Vault, Session: opt.Session, Trust: opt.Trust,
+		Cache: logCache(opt.Cache), Now: opt.Now, Known: opt.Known, CheckRoot: checkRoot})
+	if err != nil {
+		return nil, errors.Join(err, jrn.Close())
 	}
 	v := &Vault{opt: opt, turn: make(lock, 1), log: l, jrn: jrn, packs: pack.NewReader(opt.Store, opt.Vault, windowBytes), hot: newHotCache(hotBytes),
 		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{}}
 	if err := v.recover(ctx, replay); err != nil {
 		return nil, errors.Join(err, jrn.Close())
 	}
+	v.witness()
+	_ = jrn.Sync() // of a read-only mount nothing else is synced; an error meets the next write
 	v.startBackground()
 	return v, nil
 }
