@@ -35,8 +35,11 @@ func newWaits() *waits { return &waits{on: map[Ino]waiting{}} }
 func (s *waits) note(w *world, o *op) {
 	s.about(w, o.Ino, o, true)
 	s.about(w, o.ToIno, o, true)
-	s.about(w, o.At.Parent, o, false)
-	s.about(w, o.To.Parent, o, false)
+	switch o.Kind {
+	case opCreate, opLink, opUnlink, opRename, opExchange, opPut:
+		s.about(w, o.At.Parent, o, false)
+		s.about(w, o.To.Parent, o, false)
+	}
 }
 
 func (s *waits) about(w *world, ino Ino, o *op, itself bool) {
