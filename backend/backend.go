@@ -94,6 +94,8 @@ var (
 	// ErrAway: the store can't be reached or can't serve now: refused, timed
 	// out, overloaded, full, bucket or directory missing. Later may work.
 	ErrAway = errors.New("the store is away")
+	// ErrFull: an ErrAway whose cause is that the store has no room.
+	ErrFull = fmt.Errorf("%w: it is full", ErrAway)
 	// ErrDenied: no or wrong credentials, or rights that do not suffice. A
 	// credential without list rights gets this for a missing object, too.
 	ErrDenied = errors.New("the store refuses access")

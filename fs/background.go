@@ -128,7 +128,11 @@ func (v *Vault) commitLoop(ctx context.Context) {
 				continue
 			}
 		}
-		if err := v.Commit(ctx); err != nil {
+		err := v.Commit(ctx)
+		if ctx.Err() == nil {
+			v.outcome("storing", err)
+		}
+		if err != nil {
 			if ctx.Err() != nil {
 				return
 			}
@@ -179,7 +183,11 @@ func (v *Vault) followLoop(ctx context.Context) {
 			return
 		}
 		v.evict()
-		if err := v.Follow(ctx); err != nil && ctx.Err() == nil {
+		err := v.Follow(ctx)
+		if ctx.Err() != nil {
+			continue
+		}
+		if v.outcome("looking for commits", err); err != nil {
 			v.logError("follow", err)
 			if refused(err) {
 				v.fail(err)
@@ -240,7 +248,7 @@ func (v *Vault) observe(err error) error {
 	defer v.mu.Unlock()
 	switch {
 	case !away && v.stats.away != nil:
-		v.stats.away = nil
+		v.stats.away, v.stats.since = nil, v.opt.Now()
 		select {
 		case v.back <- struct{}{}:
 		default:
@@ -263,6 +271,18 @@ func (s *counters) note(now time.Time, msg string) {
 	if len(s.errs) > errorsToKeep {
 		s.errs = s.errs[1:]
 	}
+}
+
+// outcome keeps the error of what failed last until the same succeeds.
+func (v *Vault) outcome(what string, err error) {
+	v.count(func(s *counters) {
+		switch {
+		case err != nil:
+			s.lastErr, s.lastErrOf, s.lastErrAt = what+": "+err.Error(), what, v.opt.Now()
+		case s.lastErrOf == what:
+			s.lastErr, s.lastErrOf, s.lastErrAt = "", "", time.Time{}
+		}
+	})
 }
 
 func (v *Vault) logError(what string, err error) {
@@ -321,11 +341,14 @@ func (v *Vault) Close(ctx context.Context, drain bool) error {
 // Status is what a mount tells about itself.
 type Status struct {
 	Connected    bool
+	Since        time.Time // the store answers since, if it does
 	AwaySince    time.Time
 	AwayReason   string
+	AwayKind     string // AwayOutage, AwayDenied, AwayFull
 	Head         log.Head
 	PendingOps   int       // not yet in the store
 	PendingBytes int64     // of content, gathered since the last commit began
+	PendingFiles int       // files that they have made or changed and that have a name
 	Oldest       time.Time // when the oldest of them was made
 	Uploading    int64
 	LastCommit   time.Time
@@ -336,7 +359,26 @@ type Status struct {
 	Unsynced     int64 // bytes of it not yet synced
 	ReadOnly     bool
 	Failed       string
-	Errors       []string
+	LastError    string // why the last commit or look at the log failed, if it did
+	LastErrorAt  time.Time
+	Errors       []string // what waits for the user; first of all what the journal has lost
+}
+
+// The kinds of absence of a store.
+const (
+	AwayOutage = "outage" // not reached, or it does not serve
+	AwayDenied = "denied" // it refuses our credentials
+	AwayFull   = "full"   // it has no room
+)
+
+func awayKind(err error) string {
+	switch {
+	case errors.Is(err, backend.ErrDenied):
+		return AwayDenied
+	case errors.Is(err, backend.ErrFull):
+		return AwayFull
+	}
+	return AwayOutage
 }
 
 func contentOf(ops []*op) (n int64) {
@@ -352,14 +394,19 @@ func contentOf(ops []*op) (n int64) {
 func (v *Vault) Status() Status {
 	unsynced, disk := v.jrn.Usage()
 	memory := v.memory()
+	var problems []string
+	for _, d := range v.jrn.Damage() {
+		problems = append(problems, DamageText(d))
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s := Status{Connected: v.stats.away == nil, Head: v.base.Head, PendingOps: len(v.ops), PendingBytes: contentOf(v.ops),
-		Oldest: v.stats.firstDirty, Uploading: v.stats.uploading, LastCommit: v.stats.lastCommit, Journal: disk,
+		PendingFiles: v.waits.files, Oldest: v.oldest(), Uploading: v.stats.uploading, LastCommit: v.stats.lastCommit, Journal: disk,
 		JournalMost: v.opt.Budget, Memory: memory, MemoryMost: v.share.sum(),
-		Unsynced: unsynced, ReadOnly: v.opt.ReadOnly, Errors: append([]string(nil), v.stats.errs...)}
+		Unsynced: unsynced, ReadOnly: v.opt.ReadOnly, Errors: append(problems, v.stats.errs...)}
+	s.Since, s.LastError, s.LastErrorAt = v.stats.since, v.stats.lastErr, v.stats.lastErrAt
 	if v.stats.away != nil {
-		s.AwaySince, s.AwayReason = v.stats.awaySince, v.stats.away.Error()
+		s.Since, s.AwaySince, s.AwayReason, s.AwayKind = time.Time{}, v.stats.awaySince, v.stats.away.Error(), awayKind(v.stats.away)
 	}
 	if v.failed != nil {
 		s.Failed = v.failed.Error()

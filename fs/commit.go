@@ -274,6 +274,7 @@ func (v *Vault) journalCommit(p *log.Pending) error {
 	v.mu.Lock()
 	err := v.closeTail()
 	if err == nil {
+		v.witness() // synced with the commit, so that it outlives what the commit lets go
 		for part := p.Bytes; err == nil && len(part) > 0; {
 			n := min(len(part), commitPart)
 			var e encoder

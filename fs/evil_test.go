@@ -188,6 +188,7 @@ func (m *machine) stranger(store backend.Store) (*Vault, error) {
 	trust, err := log.NewTrust(&files{map[string][]byte{}}, m.session.TrustKey(), m.session.Store)
 	m.d.check(err)
 	n := m.reopened(store)
+	m.d.check(AcceptTrust(n.disk, m.session.JournalKey(), m.d.vault, trust))
 	return Open(context.Background(), Options{Store: store, Vault: m.d.vault, Session: m.session, Trust: trust,
 		Disk: n.disk, Now: m.d.clock.now, Manual: true, ReadOnly: true})
 }

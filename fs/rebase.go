@@ -29,6 +29,7 @@ type rebase struct {
 	skip int // of these, so many are contained in theirs
 	done int // so many are carried over
 	out  []*op
+	wait *waits // what out is about
 	load func(*tree.Miss) error
 
 	base   tree.State
@@ -57,7 +58,7 @@ type rebase struct {
 // newRebase begins to carry the pending operations of a vault over to a commit that
 // contains the first skip of them. Under turn.
 func (v *Vault) newRebase(from *Vault, head *log.Commit, theirs tree.State, skip int) *rebase {
-	return &rebase{v: v, from: from, head: head, skip: skip, done: skip, base: from.baseState, theirs: theirs,
+	return &rebase{v: v, from: from, head: head, skip: skip, done: skip, base: from.baseState, theirs: theirs, wait: newWaits(),
 		then: newWorld(from.baseState, from.number), w: newWorld(theirs, v.number),
 		moved: map[Ino]place{}, lost: map[Ino]bool{}, named: map[Ino]bool{}, alias: map[Ino]Ino{}, merged: map[Ino]bool{}, stands: map[place]place{},
 		made: map[Ino]bool{}, differs: map[Ino]bool{}, copies: map[Ino]Ino{}, spared: map[Ino]place{}}
@@ -274,9 +275,12 @@ func (v *Vault) swap(r *rebase) *world {
 	v.w = r.w
 	v.w.edit = tree.NewEdit()
 	v.base, v.baseState, v.ops = r.head, r.theirs, r.out
+	v.waits = r.wait
 	v.described = map[Ino]bool{}
 	base := baseRecord{Seq: r.head.Seq, Hash: r.head.Hash, Made: r.used}
 	_ = v.record(recBase, base.encode(), nil, 0) // an error stands in v.failed
+	v.baseAt = v.jrn.Pos().N
+	v.witness()
 	return old
 }
 
@@ -370,6 +374,7 @@ func (r *rebase) do(o *op) error {
 	err := tree.Load(r.load, func() error { return r.w.apply(o) })
 	if err == nil {
 		r.out = append(r.out, o)
+		r.wait.note(r.w, o)
 	}
 	return err
 }

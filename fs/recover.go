@@ -15,7 +15,7 @@ import (
 // a month without the store.
 func (v *Vault) recover(ctx context.Context, replay *journal.Replay) error {
 	for _, d := range replay.Damage {
-		v.complain(fmt.Sprintf("the journal is damaged: what it held from record %d on is missing; its bytes are kept in its folder as %s", d.First, d.File))
+		v.opt.Logger.Warn(DamageText(d))
 	}
 	if err := v.resume(ctx, replay); err != nil {
 		return err
@@ -29,7 +29,7 @@ func (v *Vault) recover(ctx context.Context, replay *journal.Replay) error {
 		return ErrCloned
 	}
 	if ok, err := replay.Contains(journal.Pos{N: row.Op, Run: row.Run}); err != nil || !ok {
-		return errors.Join(err, ErrCloned)
+		return errors.Join(err, v.notContained())
 	}
 	v.number, v.next = row.Number, row.HighIno
 	from, err := v.lastOwn(ctx, replay, head, row)
@@ -50,6 +50,15 @@ func (v *Vault) recover(ctx context.Context, replay *journal.Replay) error {
 		return v.record(recBase, baseRecord{Seq: head.Seq, Hash: head.Hash}.encode(), nil, 0)
 	}
 	return nil
+}
+
+// notContained: damage may have taken the record that the store knows. That it was no
+// other history can't be told any more.
+func (v *Vault) notContained() error {
+	if d := v.jrn.Damage(); len(d) > 0 {
+		return fmt.Errorf("%s. What the store has of this device is no longer in it: %w", DamageText(d[0]), ErrCloned)
+	}
+	return ErrCloned
 }
 
 // ownWork says whether a commit is one that this device's operations end in.

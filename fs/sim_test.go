@@ -426,12 +426,12 @@ func (s *sim) edit(at Ino, name, path string, n *modelInode) {
 		p, off := s.bytes(), s.rnd.IntN(len(n.data)+1)
 		_, err := s.v.Write(ctx, ino, p, uint64(off), WriteOpts{})
 		s.agree(fmt.Sprintf("write %s at %d: %d", path, off, len(p)), err, false, nil)
-		n.write(off, p)
+		s.wrote(n, off, p)
 	case 2:
 		p := s.bytes()
 		_, err := s.v.Write(ctx, ino, p, 0, WriteOpts{Append: true})
 		s.agree(fmt.Sprintf("append %s: %d", path, len(p)), err, false, nil)
-		n.write(len(n.data), p)
+		s.wrote(n, len(n.data), p)
 	case 3:
 		size := s.rnd.IntN(2*len(n.data) + 10)
 		_, err := s.v.Setattr(ctx, ino, SetAttr{Mask: SetSize, Size: uint64(size)})
@@ -451,6 +451,16 @@ func (s *sim) edit(at Ino, name, path string, n *modelInode) {
 		_, err := s.v.Setattr(ctx, ino, SetAttr{Mask: SetMode, Mode: n.mode})
 		s.agree("chmod "+path, err, false, nil)
 	}
+}
+
+// wrote follows a write as the vault records it, a chunk's worth at a time: a power cut
+// may come between two records.
+func (s *sim) wrote(n *modelInode, off int, p []byte) {
+	for ; len(p) > chunkSize; off, p = off+chunkSize, p[chunkSize:] {
+		n.write(off, p[:chunkSize])
+		s.states = append(s.states, s.model.clone())
+	}
+	n.write(off, p)
 }
 
 func (n *modelInode) write(off int, p []byte) {

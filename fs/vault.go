@@ -84,7 +84,9 @@ type Vault struct {
 	w         *world
 	base      *log.Commit // the live tree stands on this commit
 	baseState tree.State
-	ops       []*op // made since base, oldest first
+	ops       []*op  // made since base, oldest first
+	waits     *waits // what they are about
+	baseAt    uint64 // the record of base
 	number    uint16
 	next      uint32 // counter of the next inode made here
 	tail      *op    // the newest write, still growing: not yet in the journal
@@ -117,9 +119,13 @@ type counters struct {
 	probed     time.Time
 	away       error
 	awaySince  time.Time
+	since      time.Time // the store answers since
 	lastCommit time.Time
 	uploading  int64
 	errs       []string
+	lastErr    string // of what failed last, until it succeeds
+	lastErrOf  string // what that was
+	lastErrAt  time.Time
 }
 
 // Open opens a vault: finds the head, replays the journal, takes a device number if
@@ -131,23 +137,33 @@ func Open(ctx context.Context, opt Options) (*Vault, error) {
 	if opt.Step == nil {
 		opt.Step = func(string) error { return nil }
 	}
-	l, err := log.Open(ctx, log.Config{Store: opt.Store, Vault: opt.Vault, Session: opt.Session, Trust: opt.Trust,
-		Cache: logCache(opt.Cache), Now: opt.Now, Known: opt.Known, CheckRoot: checkRoot})
-	if err != nil {
-		return nil, errors.Join(err, opt.Disk.Close())
-	}
 	share := sharesOf(opt.Memory)
 	jrn, replay, err := journal.Open(opt.Disk, opt.Session.JournalKey(),
 		journal.Options{Vault: opt.Vault, Budget: opt.Budget, Floor: opt.Floor, Unsynced: share.unsynced})
 	if err != nil {
-		return nil, err
+		return nil, explainJournal(err)
+	}
+	// Before the log is followed: that would bring an old memory up to date.
+	if err := compareTrust(replay, opt.Trust, opt.Vault); err != nil {
+		return nil, errors.Join(err, jrn.Close())
+	}
+	l, err := log.Open(ctx, log.Config{Store: opt.Store, Vault: opt.Vault, Session: opt.Session, Trust: opt.Trust,
+		Cache: logCache(opt.Cache), Now: opt.Now, Known: opt.Known, CheckRoot: checkRoot})
+	if err != nil {
+		return nil, errors.Join(err, jrn.Close())
 	}
 	v := &Vault{opt: opt, turn: make(lock, 1), log: l, jrn: jrn, share: share, packs: pack.NewReader(opt.Store, opt.Vault, share.windows, share.flight), hot: newHotCache(int(share.hot)),
-		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{},
+		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{}, waits: newWaits(),
 		pressure: pressure{ended: make(chan struct{})}}
+	v.stats.since = opt.Now()
 	if err := v.recover(ctx, replay); err != nil {
 		return nil, errors.Join(err, jrn.Close())
 	}
+	if head := l.Head(); v.ownWork(head) {
+		v.stats.lastCommit = head.Time
+	}
+	v.witness()
+	_ = jrn.Sync() // of a read-only mount nothing else is synced; an error meets the next write
 	v.startBackground()
 	return v, nil
 }
@@ -316,6 +332,7 @@ func flagsOf(o *op) journal.Flags {
 // remember notes an operation as not yet in the store.
 func (v *Vault) remember(o *op) {
 	v.ops = append(v.ops, o)
+	v.waits.note(v.w, o)
 	now := v.opt.Now()
 	if v.stats.firstDirty.IsZero() {
 		v.stats.firstDirty = now

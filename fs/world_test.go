@@ -79,6 +79,8 @@ type machine struct {
 	v       *Vault
 	step    func(string) error
 	held    map[string]Ino // open files, see do
+
+	readOnly bool
 }
 
 func newDrive(t testing.TB) *drive {
@@ -143,7 +145,7 @@ func (m *machine) open() error {
 		return err
 	}
 	m.v, err = Open(context.Background(), Options{Store: m.store, Vault: m.d.vault, Session: m.session, Trust: trust,
-		Disk: m.disk, Now: m.d.clock.now, Manual: true, Step: func(s string) error {
+		Disk: m.disk, Now: m.d.clock.now, Manual: true, ReadOnly: m.readOnly, Step: func(s string) error {
 			if m.step != nil {
 				return m.step(s)
 			}

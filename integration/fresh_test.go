@@ -156,13 +156,18 @@ func TestTrustFile(t *testing.T) {
 	a.mount()
 	a.sh("echo one > file")
 	a.umount()
+	yesterday, then := a.trustFiles(), w.sequence()
 	a.mount()
 	a.sh("echo two > file")
 	a.umount()
-	today := a.trustFiles()
+	today, now := a.trustFiles(), w.sequence()
 
 	a.setTrust(nil)
-	a.refused(exitRefused, nil, "mount", w.storeAt(""), a.mnt)
+	a.refused(exitRefused, []string{"kist trust reset"}, "mount", w.storeAt(""), a.mnt)
+	a.setTrust(yesterday)
+	for range 2 { // it is not brought up to date by being refused
+		a.refused(exitRefused, []string{fmt.Sprint(then), fmt.Sprint(now), "kist trust reset"}, "mount", w.storeAt(""), a.mnt)
+	}
 	damaged := map[string][]byte{}
 	for name, raw := range today {
 		damaged[name] = flipped(raw, len(raw)/2)
@@ -179,6 +184,9 @@ func TestTrustFile(t *testing.T) {
 	a.setTrust(half)
 	a.mount()
 	a.umount()
+
+	a.setTrust(yesterday)
+	a.refused(exitRefused, nil, "mount", w.storeAt(""), a.mnt)
 
 	// The way out needs a terminal or the head by name, and is on record.
 	a.setTrust(nil)

@@ -450,7 +450,7 @@ func explain(err error) error {
 	case errors.Is(err, backend.ErrUnsupported):
 		return err
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w: the disk that holds it is full; make room there", backend.ErrAway)
+		return fmt.Errorf("%w; make room on the disk that holds it", backend.ErrFull)
 	case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%w: %v", backend.ErrDenied, bare(err))
 	}

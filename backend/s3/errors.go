@@ -131,6 +131,8 @@ func answered(status int, code string) error {
 		return &failure{kind: backend.ErrAway, text: text + "; the bucket may be in another region: set region= or endpoint="}
 	case status == http.StatusNotFound:
 		return &failure{kind: backend.ErrAway, text: text + ", which is not S3's way to say that an object is missing; is the endpoint right?"}
+	case status == http.StatusInsufficientStorage:
+		return &failure{kind: backend.ErrFull, text: text, again: true}
 	case status == http.StatusTooManyRequests || status >= 500:
 		return &failure{kind: backend.ErrAway, text: text, again: true}
 	}

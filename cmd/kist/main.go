@@ -58,7 +58,7 @@ func root() *cobra.Command {
 	}
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage("%v", err) })
 	cmd.CompletionOptions.HiddenDefaultCmd = true
-	cmd.AddCommand(initVerb(), mountVerb(), umountVerb(), syncVerb(), statusVerb(), checkVerb(),
+	cmd.AddCommand(initVerb(), mountVerb(), umountVerb(), syncVerb(), statusVerb(), checkVerb(), journalVerb(),
 		idVerb(), passwdVerb(), trustVerb(), versionVerb(), daemonVerb(), stretchVerb())
 	return cmd
 }

@@ -59,16 +59,13 @@ func printStatus(s *drive.Status) {
 		row("mounted", "%s (process %d%s)", s.Dir, s.PID, how)
 		row("identity", "%s on %s", s.User, s.DeviceName)
 		row("head", "%s", s.Head)
-		row("waiting", "%d changes, %d bytes not yet in the store", s.PendingOps, s.PendingBytes)
+		printTraffic(s, row)
 	} else {
 		row("mounted", "no")
 		row("journal", "%d bytes", s.JournalBytes)
 	}
 	if s.Mounted {
 		row("uses", "%s journal, %s cache, %s memory", share(s.JournalBytes, s.JournalBudget), share(s.CacheBytes, s.CacheBudget), share(s.MemoryBytes, s.MemoryBudget))
-	}
-	if s.Away != "" {
-		row("away", "since %s: %s", s.AwaySince, s.Away)
 	}
 	for _, p := range s.Problems {
 		row("problem", "%s", p)
@@ -85,5 +82,30 @@ func printStatus(s *drive.Status) {
 	row("note", "space of deleted files is not reclaimed yet")
 	if !s.Exported {
 		row("note", "the keyfile has no copy yet; without it the drive is lost: kist id export FILE")
+	}
+}
+
+// awayWords say why a store is away.
+var awayWords = map[string]string{"outage": "it is not reached", "denied": "it refuses our credentials", "full": "it is full"}
+
+// printTraffic tells what a mounted drive and its store have to do with each other.
+func printTraffic(s *drive.Status, row func(name, format string, args ...any)) {
+	if s.Connected {
+		row("connected", "since %s", s.ConnectedSince)
+	} else {
+		row("away", "since %s, %s: %s", s.AwaySince, awayWords[s.AwayKind], s.Away)
+	}
+	row("waiting", "%d changes, %d bytes not yet in the store", s.PendingOps, s.PendingBytes)
+	if s.PendingOps > 0 {
+		row("", "in %d files, the oldest of %s", s.PendingFiles, s.Oldest)
+	}
+	if s.Uploading > 0 {
+		row("uploading", "%d bytes", s.Uploading)
+	}
+	if s.LastCommit != "" {
+		row("committed", "%s", s.LastCommit)
+	}
+	if s.LastError != "" && s.Connected {
+		row("problem", "%s %s", s.LastErrorAt, s.LastError)
 	}
 }

@@ -50,6 +50,7 @@ var codes = []struct {
 	{CodeRefused, log.ErrRollback},
 	{CodeRefused, log.ErrFork},
 	{CodeRefused, log.ErrNoTrust},
+	{CodeRefused, log.ErrOldTrust},
 	{CodeRefused, home.ErrCloned},
 	{CodeRefused, fs.ErrCloned},
 	{CodeInUse, home.ErrInUse},

@@ -41,6 +41,15 @@ type Status struct {
 	CacheBytes   int64    `json:"cache_bytes"`
 	CacheBudget  int64    `json:"cache_budget"`
 
+	Connected      bool   `json:"connected"`
+	ConnectedSince string `json:"connected_since,omitempty"`
+	AwayKind       string `json:"store_away_kind,omitempty"` // outage, denied or full
+	PendingFiles   int    `json:"pending_files"`
+	Oldest         string `json:"oldest_pending,omitempty"` // when the oldest change not in the store was made
+	Uploading      int64  `json:"uploading_bytes"`          // of packs on their way
+	LastError      string `json:"last_error,omitempty"`     // of what failed last, until it succeeds
+	LastErrorAt    string `json:"last_error_at,omitempty"`
+
 	JournalBytes  int64 `json:"journal_bytes"`
 	JournalBudget int64 `json:"journal_budget"`
 	MemoryBytes   int64 `json:"memory_bytes"` // in buffers
@@ -113,6 +122,8 @@ func (d *daemon) status() *Status {
 		ReadOnly: d.cfg.ReadOnly, FsyncStore: d.cfg.FsyncStore, PID: os.Getpid(), Version: Version(), Since: timeString(d.began),
 		Head: v.Head.String(), PendingOps: v.PendingOps, PendingBytes: v.PendingBytes, Unsynced: v.Unsynced,
 		Away: v.AwayReason, AwaySince: timeString(v.AwaySince), LastCommit: timeString(v.LastCommit), Problems: v.Errors,
+		AwayKind: v.AwayKind, Connected: v.Connected, ConnectedSince: timeString(v.Since), PendingFiles: v.PendingFiles,
+		Oldest: timeString(v.Oldest), Uploading: v.Uploading, LastError: v.LastError, LastErrorAt: timeString(v.LastErrorAt),
 	}
 	if v.Failed != "" {
 		st.Problems = append(st.Problems, v.Failed)

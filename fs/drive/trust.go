@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"kist/crypto/keys"
+	engine "kist/fs"
 	"kist/fs/home"
+	"kist/fs/journal"
 	"kist/fs/log"
 )
 
@@ -146,6 +148,9 @@ func (r resetting) carryOut(ctx context.Context, d decision) error {
 		if err := trust.Reset(r.cfg.Vault, d.Accept); err != nil {
 			return err
 		}
+		if err := r.tellJournal(trust); err != nil {
+			return err
+		}
 	}
 	l, err := log.Open(ctx, r.cfg)
 	if err != nil {
@@ -163,6 +168,20 @@ func (r resetting) carryOut(ctx context.Context, d decision) error {
 		return err
 	}
 	return withoutPath(os.Remove(r.home.Path(resetName)))
+}
+
+// tellJournal lets the journal know, which knows as much as the trust file and would
+// contradict it.
+func (r resetting) tellJournal(trust *log.Trust) error {
+	dir := r.journalDir(r.cfg.Session)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil // it never was mounted
+	}
+	disk, err := journal.OpenDisk(dir)
+	if err != nil {
+		return withoutPath(err)
+	}
+	return engine.AcceptTrust(disk, r.cfg.Session.JournalKey(), r.cfg.Vault, trust)
 }
 
 // freshTrust opens the memory, or makes a new one in place of one that does not

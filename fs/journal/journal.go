@@ -144,6 +144,8 @@ type Journal struct {
 	hasRoom bool // the reserve is allocated
 	broken  bool
 	closed  bool
+
+	damage []Damage // set by Open
 }
 
 // pending is a record that is not yet synced. Only its place may change.

@@ -234,29 +234,36 @@ func (j *Journal) putAside(r *Replay, kept, rest []*candidate) error {
 			r.Damage[0].File = c.segment.name()
 		}
 	}
-	end := uint64(0)
-	if len(kept) > 0 {
-		end = kept[len(kept)-1].number
-	}
 	for _, c := range rest {
 		name, err := j.aside(c.name, c.number)
 		if err != nil {
 			return err
 		}
 		c.file.Close()
-		d := Damage{Segment: c.number, File: name, Bytes: c.end}
-		switch {
-		case c.ok && c.id == j.id:
-			d.First = max(c.first, r.End.N+1)
-		case c.number > end:
-			d.First = r.End.N + 1
+		r.Damage = append(r.Damage, j.unused(c, r, kept, name))
+	}
+	if len(r.Damage) > 0 {
+		if err := j.disk.SyncDir(); err != nil {
+			return err
 		}
-		r.Damage = append(r.Damage, d)
 	}
-	if len(r.Damage) == 0 {
-		return nil
+	return j.keepReport(r.Damage)
+}
+
+// unused reports a file that is not used on.
+func (j *Journal) unused(c *candidate, r *Replay, kept []*candidate, name string) Damage {
+	d := Damage{Segment: c.number, File: name, Bytes: c.end}
+	end := uint64(0)
+	if len(kept) > 0 {
+		end = kept[len(kept)-1].number
 	}
-	return j.disk.SyncDir()
+	switch {
+	case c.ok && c.id == j.id:
+		d.First = max(c.first, r.End.N+1)
+	case c.number > end:
+		d.First = r.End.N + 1
+	}
+	return d
 }
 
 // aside renames a file to a name under which it is never touched again.

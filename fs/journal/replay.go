@@ -100,6 +100,7 @@ type AsideRecord struct {
 	Kind    uint8
 	Meta    uint32
 	Payload uint32
+	Whole   bool // the payload verifies, too
 }
 
 // Inspect lists what can still be read in the files in which damage was found.
@@ -109,6 +110,10 @@ func (j *Journal) Inspect() ([]AsideInfo, error) {
 	if err := j.usable(); errors.Is(err, ErrClosed) {
 		return nil, err
 	}
+	return j.asides()
+}
+
+func (j *Journal) asides() ([]AsideInfo, error) {
 	names, err := j.disk.List()
 	if err != nil {
 		return nil, err
@@ -149,7 +154,8 @@ func (j *Journal) inspect(name string) (AsideInfo, error) {
 			return info, err
 		}
 		if !r.end {
-			info.Records = append(info.Records, AsideRecord{r.n, r.kind, r.meta, r.frame.payload})
+			_, bad := c.read(w, at, true)
+			info.Records = append(info.Records, AsideRecord{r.n, r.kind, r.meta, r.frame.payload, bad == nil})
 		}
 		off, n = at+int64(r.size()), r.n
 	}

@@ -19,6 +19,8 @@ var (
 	ErrNotMember = errors.New("this identity has no key of the vault")
 	// ErrNoTrust: the trust file is missing or damaged on a machine that had one.
 	ErrNoTrust = errors.New("the memory of what this device has seen is missing or damaged")
+	// ErrOldTrust: the trust file is an older one, put back.
+	ErrOldTrust = errors.New("the memory of what this device has seen is not the newest it had")
 
 	// ErrLost: the slot holds something else. Follow with Next until it returns
 	// nil, then prepare again.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"kist/crypto/keys"
 	"kist/crypto/seal"
@@ -34,6 +35,9 @@ type Trust struct {
 	mu    sync.Mutex // guards what follows, and is held while a copy is written
 	now   trustState
 	stale int // the copy to be written next: not the one that counts
+
+	generation atomic.Uint64 // of now
+	alone      bool          // opened from one copy, the other being lost
 }
 
 type trustState struct {
@@ -71,7 +75,7 @@ func NewTrust(files Files, key seal.Key, store keys.StoreID) (*Trust, error) {
 // OpenTrust reads the newer copy that verifies; ErrNoTrust if there is none.
 func OpenTrust(files Files, key seal.Key, store keys.StoreID) (*Trust, error) {
 	t := &Trust{files: files, key: key, store: store}
-	found := false
+	found := 0
 	for i, name := range TrustNames {
 		raw, err := files.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -81,14 +85,29 @@ func OpenTrust(files Files, key seal.Key, store keys.StoreID) (*Trust, error) {
 			return nil, fmt.Errorf("reading the trust file: %w", err)
 		}
 		state, ok := t.open(raw)
-		if ok && (!found || state.generation > t.now.generation) {
-			t.now, t.stale, found = state, 1-i, true
+		if ok && (found == 0 || state.generation > t.now.generation) {
+			t.now, t.stale = state, 1-i
+		}
+		if ok {
+			found++
 		}
 	}
-	if !found {
-		return nil, fmt.Errorf("%w: neither copy of the trust file verifies", ErrNoTrust)
+	if found == 0 {
+		return nil, fmt.Errorf("%w: neither copy of the trust file verifies; nothing was changed. «kist trust reset» accepts what the store shows now", ErrNoTrust)
 	}
+	t.generation.Store(t.now.generation)
+	t.alone = found < len(TrustNames)
 	return t, nil
+}
+
+// Generation counts the changes: the newer of two states has the higher one.
+func (t *Trust) Generation() uint64 { return t.generation.Load() }
+
+// MayBeNewest says whether this can be the newest state there was, given that a
+// generation has been written: a copy that is alone may be the older one of two.
+func (t *Trust) MayBeNewest(generation uint64) bool {
+	now := t.Generation()
+	return now >= generation || t.alone && now+1 >= generation
 }
 
 // Vault returns the highest commit seen of a vault.
@@ -203,6 +222,7 @@ func (t *Trust) write(edit func(*trustState) error) error {
 		return fmt.Errorf("writing the trust file: %w", err)
 	}
 	t.now, t.stale = next, 1-t.stale
+	t.generation.Store(next.generation)
 	return nil
 }
 

@@ -46,6 +46,9 @@ type FS interface {
 	Listxattr(ctx context.Context, ino fs.Ino) ([]string, error)
 	Removexattr(ctx context.Context, ino fs.Ino, name string) error
 
+	// State is what StateXattr tells of an inode.
+	State(ctx context.Context, ino fs.Ino) (string, error)
+
 	Statfs() fs.Statfs
 	SetNotifier(n fs.Notifier)
 }

@@ -154,6 +154,15 @@ func (m *memFS) Parent(ino fs.Ino) fs.Ino {
 	return m.nodes[ino].parent
 }
 
+func (m *memFS) State(ctx context.Context, ino fs.Ino) (string, error) {
+	err := m.enter(ctx, "state")
+	defer m.mu.Unlock()
+	if err == nil {
+		_, err = m.node("state", ino)
+	}
+	return fs.InMemory, err
+}
+
 func (m *memFS) Getxattr(ctx context.Context, ino fs.Ino, name string) ([]byte, error) {
 	err := m.enter(ctx, "getxattr")
 	defer m.mu.Unlock()

@@ -285,6 +285,8 @@ func clientXattr(t *testing.T, dir string) {
 		{"list", func() error { _, err := unix.Listxattr(path, got[:3]); return err }(), unix.ERANGE},
 		{"set control", unix.Setxattr(dir, ControlXattr, []byte("x"), 0), unix.EPERM},
 		{"remove control", unix.Removexattr(dir, ControlXattr), unix.EPERM},
+		{"set state", unix.Setxattr(path, StateXattr, []byte("x"), 0), unix.EPERM},
+		{"remove state", unix.Removexattr(path, StateXattr), unix.EPERM},
 		{"control below", func() error { _, err := unix.Getxattr(path, ControlXattr, got); return err }(), unix.ENODATA},
 	} {
 		if c.err != c.want {
@@ -293,6 +295,14 @@ func clientXattr(t *testing.T, dir string) {
 	}
 	if n, err := unix.Getxattr(dir, ControlXattr, got); err != nil || string(got[:n]) != "/run/user/0/kist.sock" {
 		t.Errorf("control: %q, %v", got[:max(n, 0)], err)
+	}
+	for _, p := range []string{dir, path} {
+		if n, err := unix.Getxattr(p, StateXattr, got); err != nil || string(got[:n]) != "memory" {
+			t.Errorf("state: %q, %v", got[:max(n, 0)], err)
+		}
+	}
+	if n, err := unix.Listxattr(path, got); err != nil || string(got[:n]) != "user.v\x00" {
+		t.Errorf("the file lists %q, %v", got[:max(n, 0)], err)
 	}
 	if n, err := unix.Listxattr(dir, got); err != nil || n != 0 {
 		t.Errorf("the root lists %q, %v", got[:max(n, 0)], err)

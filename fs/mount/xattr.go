@@ -12,6 +12,16 @@ import (
 // never listed, never stored, and can't be changed.
 const ControlXattr = "user.kist.control"
 
+// StateXattr is an attribute of every file and folder that says where its newest state
+// is: see fs.Vault.State. It is never listed, so that nothing copies it, never stored,
+// and can't be changed.
+const StateXattr = "user.kist.state"
+
+// own says whether an attribute is one that this package answers itself.
+func (a *adapter) own(ino fs.Ino, name string) bool {
+	return name == StateXattr || a.control(ino, name)
+}
+
 func (a *adapter) control(ino fs.Ino, name string) bool {
 	return a.opt.Control != "" && ino == fs.RootIno && name == ControlXattr
 }
@@ -33,6 +43,13 @@ func (a *adapter) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string
 	}
 	ctx := newRequest(cancel)
 	defer ctx.finish()
+	if name == StateXattr {
+		state, err := a.fs.State(ctx, h.NodeId)
+		if err != nil {
+			return 0, a.fail("getxattr", err)
+		}
+		return answer([]byte(state), dest)
+	}
 	value, err := a.fs.Getxattr(ctx, h.NodeId, name)
 	if err != nil {
 		return 0, a.fail("getxattr", err)
@@ -55,7 +72,7 @@ func (a *adapter) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byt
 }
 
 func (a *adapter) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
-	if a.control(in.NodeId, name) {
+	if a.own(in.NodeId, name) {
 		return fuse.EPERM
 	}
 	ctx := newRequest(cancel)
@@ -71,7 +88,7 @@ func (a *adapter) setXattr(ctx context.Context, in *fuse.SetXAttrIn, name string
 }
 
 func (a *adapter) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	if a.control(h.NodeId, name) {
+	if a.own(h.NodeId, name) {
 		return fuse.EPERM
 	}
 	ctx := newRequest(cancel)
