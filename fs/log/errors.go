@@ -19,6 +19,9 @@ var (
 	ErrNotMember = errors.New("this identity has no key of the vault")
 	// ErrNoTrust: the trust file is missing or damaged on a machine that had one.
 	ErrNoTrust = errors.New("the memory of what this device has seen is missing or damaged")
+	// ErrForgotten: this device remembers no head on which it could stand while the
+	// store is away.
+	ErrForgotten = errors.New("this device has not seen the vault before")
 
 	// ErrLost: the slot holds something else. Follow with Next until it returns
 	// nil, then prepare again.
