@@ -25,7 +25,8 @@ const (
 	retryFirst   = time.Second // after a failure, doubled up to
 	retryLast    = time.Minute
 	errorsToKeep = 20
-	opDeadline   = time.Minute // a call that needs the store fails with EIO after that
+	opDeadline   = time.Minute      // a call that needs the store fails with EIO after that
+	awayDeadline = 10 * time.Second // or after that, where it is known not to answer
 	hintAtMost   = 5 * time.Second
 )
 
@@ -117,9 +118,9 @@ func (v *Vault) commitLoop(ctx context.Context) {
 			due = time.Hour
 		}
 		if due > 0 {
-			var kick <-chan struct{}
-			if retry == 0 {
-				kick = v.kick
+			kick := (<-chan struct{})(v.kick)
+			if retry > 0 {
+				kick = v.returned()
 			}
 			if !wait(ctx, due, kick) {
 				return
@@ -223,15 +224,18 @@ func (v *Vault) count(fn func(*counters)) {
 
 // observe notes whether the store answers, and returns the error as it is.
 func (v *Vault) observe(err error) error {
-	away := errors.Is(err, backend.ErrAway) || errors.Is(err, backend.ErrDenied)
+	away := unreachable(err)
 	if err != nil && !away {
 		return err
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
-	case !away:
+	case !away && v.stats.away != nil:
 		v.stats.away = nil
+		close(v.back)
+		v.back = make(chan struct{})
+	case !away:
 	case v.stats.away == nil:
 		v.stats.away, v.stats.awaySince = err, v.opt.Now()
 	}
@@ -270,7 +274,7 @@ func (v *Vault) Sync(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil || !errors.Is(err, backend.ErrAway) || v.opt.Manual {
 			return err
 		}
-		if !wait(ctx, jitter(retry), nil) {
+		if !wait(ctx, jitter(retry), v.returned()) {
 			return err
 		}
 		retry = min(retry*2, retryLast)
@@ -295,7 +299,7 @@ func (v *Vault) Close(ctx context.Context, drain bool) error {
 		if drain && err == nil {
 			err = v.Sync(ctx)
 		}
-		if drain && err == nil {
+		if drain && err == nil && v.Away() == nil {
 			hint, cancel := context.WithTimeout(ctx, hintAtMost)
 			_ = v.log.WriteHint(hint) // a convenience for the next machine
 			cancel()
