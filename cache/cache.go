@@ -175,7 +175,7 @@ func (c *Cache) Node(fp [32]byte) ([]byte, bool) {
 
 // PutNode keeps the plaintext of an immutable object.
 func (c *Cache) PutNode(fp [32]byte, plain []byte) {
-	if c.put(c.name(kindNode, fp[:]), plain, false) {
+	if c.put(c.name(kindNode, fp[:]), plain, false, queueBudget) {
 		c.nodes.Add(1)
 	}
 }
@@ -184,7 +184,7 @@ func (c *Cache) PutNode(fp [32]byte, plain []byte) {
 func (c *Cache) Hint(key []byte) ([]byte, bool) { return c.count(c.row(c.name(kindHint, key), false)) }
 
 // PutHint replaces a mutable row.
-func (c *Cache) PutHint(key, val []byte) { c.put(c.name(kindHint, key), val, false) }
+func (c *Cache) PutHint(key, val []byte) { c.put(c.name(kindHint, key), val, false, queueBudget) }
 
 // Chunk returns n bytes at off of a chunk's plaintext. Only the units that
 // hold them are read and opened.
@@ -194,7 +194,7 @@ func (c *Cache) Chunk(fp [32]byte, off, n int) ([]byte, bool) {
 
 // PutChunk keeps a chunk's plaintext, up to 1 MiB.
 func (c *Cache) PutChunk(fp [32]byte, plain []byte) {
-	c.put(c.name(kindChunk, fp[:]), plain, len(plain) > unitSize)
+	c.put(c.name(kindChunk, fp[:]), plain, len(plain) > unitSize, queueBudget/2)
 }
 
 func (c *Cache) count(b []byte, ok bool) ([]byte, bool) {

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queueBudget bounds what waits to be written; beyond it a put is forgotten.
-const queueBudget = 16 << 20
+// queueBudget bounds what waits to be written; beyond it a put is forgotten. Chunks
+// leave a half of it to nodes and hints: without these, nothing is found offline.
+const queueBudget = 32 << 20
 
 // job is one value to be written. Its bytes are its own.
 type job struct {
@@ -18,13 +19,13 @@ type job struct {
 	file  bool
 }
 
-func (c *Cache) put(n name, plain []byte, file bool) bool {
+func (c *Cache) put(n name, plain []byte, file bool, limit int64) bool {
 	if len(plain) > maxRow && !file || len(plain) > maxChunk {
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.bytes+int64(len(plain)) > queueBudget {
+	if c.closed || c.bytes+int64(len(plain)) > limit {
 		return false
 	}
 	if old := c.pending[n]; old != nil && bytes.Equal(old.plain, plain) {
