@@ -269,6 +269,9 @@ func (v *Vault) Sync(ctx context.Context) error {
 		return err
 	}
 	retry := retryFirst
+	if !v.waits() {
+		return nil // without waiting for a follower that waits for the store
+	}
 	for {
 		err := v.Commit(ctx)
 		if err == nil || ctx.Err() != nil || !errors.Is(err, backend.ErrAway) || v.opt.Manual {
