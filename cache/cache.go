@@ -67,7 +67,8 @@ const (
 )
 
 // kept is how much is kept in memory to be read again, queued how much may wait to be
-// written. What is left of Memory is what lists and maps cost.
+// written; beyond it a put is forgotten, and chunks leave a half of it to nodes and hints,
+// without which nothing is found offline. What is left of Memory is what lists and maps cost.
 func (o Options) kept() int     { return int(o.Memory / 4) }
 func (o Options) queued() int64 { return o.Memory / 3 * 2 }
 
@@ -194,7 +195,7 @@ func (c *Cache) Node(fp [32]byte) ([]byte, bool) {
 
 // PutNode keeps the plaintext of an immutable object.
 func (c *Cache) PutNode(fp [32]byte, plain []byte) {
-	if c.put(c.name(kindNode, fp[:]), plain, false) {
+	if c.put(c.name(kindNode, fp[:]), plain, false, c.opt.queued()) {
 		c.nodes.Add(1)
 	}
 }
@@ -203,7 +204,7 @@ func (c *Cache) PutNode(fp [32]byte, plain []byte) {
 func (c *Cache) Hint(key []byte) ([]byte, bool) { return c.count(c.row(c.name(kindHint, key), false)) }
 
 // PutHint replaces a mutable row.
-func (c *Cache) PutHint(key, val []byte) { c.put(c.name(kindHint, key), val, false) }
+func (c *Cache) PutHint(key, val []byte) { c.put(c.name(kindHint, key), val, false, c.opt.queued()) }
 
 // Chunk returns n bytes at off of a chunk's plaintext. Only the units that
 // hold them are read and opened.
@@ -213,7 +214,7 @@ func (c *Cache) Chunk(fp [32]byte, off, n int) ([]byte, bool) {
 
 // PutChunk keeps a chunk's plaintext, up to 1 MiB.
 func (c *Cache) PutChunk(fp [32]byte, plain []byte) {
-	c.put(c.name(kindChunk, fp[:]), plain, len(plain) > unitSize)
+	c.put(c.name(kindChunk, fp[:]), plain, len(plain) > unitSize, c.opt.queued()/2)
 }
 
 func (c *Cache) count(b []byte, ok bool) ([]byte, bool) {

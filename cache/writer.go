@@ -15,13 +15,13 @@ type job struct {
 	file  bool
 }
 
-func (c *Cache) put(n name, plain []byte, file bool) bool {
+func (c *Cache) put(n name, plain []byte, file bool, limit int64) bool {
 	if len(plain) > maxRow && !file || len(plain) > maxChunk {
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.bytes+int64(len(plain)) > c.opt.queued() {
+	if c.closed || c.bytes+int64(len(plain)) > limit {
 		return false
 	}
 	if old := c.pending[n]; old != nil && bytes.Equal(old.plain, plain) {

@@ -24,7 +24,8 @@ const (
 	retryFirst   = time.Second // after a failure, doubled up to
 	retryLast    = time.Minute
 	errorsToKeep = 20
-	opDeadline   = time.Minute // a call that needs the store fails with EIO after that
+	opDeadline   = time.Minute      // a call that needs the store fails with EIO after that
+	awayDeadline = 10 * time.Second // or after that, where it is known not to answer
 	hintAtMost   = 5 * time.Second
 )
 
@@ -36,11 +37,10 @@ type background struct {
 	done   sync.WaitGroup
 	kick   chan struct{} // something was changed
 	look   chan struct{} // somebody wants to know what others did
-	back   chan struct{} // the store answers again
 }
 
 func (v *Vault) startBackground() {
-	v.kick, v.look, v.back = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	v.kick, v.look = make(chan struct{}, 1), make(chan struct{}, 1)
 	if v.opt.Manual {
 		return
 	}
@@ -117,9 +117,9 @@ func (v *Vault) commitLoop(ctx context.Context) {
 			due = time.Hour
 		}
 		if due > 0 {
-			kick := v.back
-			if retry == 0 {
-				kick = v.kick
+			kick := (<-chan struct{})(v.kick)
+			if retry > 0 {
+				kick = v.returned()
 			}
 			if !wait(ctx, due, kick) {
 				return
@@ -240,7 +240,7 @@ func (v *Vault) count(fn func(*counters)) {
 
 // observe notes whether the store answers, and returns the error as it is.
 func (v *Vault) observe(err error) error {
-	away := errors.Is(err, backend.ErrAway) || errors.Is(err, backend.ErrDenied)
+	away := unreachable(err)
 	if err != nil && !away {
 		return err
 	}
@@ -249,10 +249,8 @@ func (v *Vault) observe(err error) error {
 	switch {
 	case !away && v.stats.away != nil:
 		v.stats.away, v.stats.since = nil, v.opt.Now()
-		select {
-		case v.back <- struct{}{}:
-		default:
-		}
+		close(v.back)
+		v.back = make(chan struct{})
 	case !away:
 	case v.stats.away == nil:
 		v.stats.away, v.stats.awaySince = err, v.opt.Now()
@@ -299,12 +297,15 @@ func (v *Vault) Sync(ctx context.Context) error {
 		return err
 	}
 	retry := retryFirst
+	if !v.pendingWork() {
+		return nil // without waiting for a follower that waits for the store
+	}
 	for {
 		err := v.Commit(ctx)
 		if err == nil || ctx.Err() != nil || !errors.Is(err, backend.ErrAway) || v.opt.Manual {
 			return err
 		}
-		if !wait(ctx, jitter(retry), nil) {
+		if !wait(ctx, jitter(retry), v.returned()) {
 			return err
 		}
 		retry = min(retry*2, retryLast)
@@ -329,7 +330,7 @@ func (v *Vault) Close(ctx context.Context, drain bool) error {
 		if drain && err == nil {
 			err = v.Sync(ctx)
 		}
-		if drain && err == nil {
+		if drain && err == nil && v.Away() == nil {
 			hint, cancel := context.WithTimeout(ctx, hintAtMost)
 			_ = v.log.WriteHint(hint) // a convenience for the next machine
 			cancel()

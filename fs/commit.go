@@ -29,8 +29,8 @@ import (
 // pendingCommit is a signed commit on its way, with what follows from its success.
 type pendingCommit struct {
 	p       *log.Pending
-	pos     journal.Pos // operations up to here are in it
-	sealing *tree.Sealing
+	pos     journal.Pos   // operations up to here are in it
+	sealing *tree.Sealing // nil: taken up from the journal, by holdCommit
 	state   tree.State
 	ops     int
 	landed  bool // it is in the log, and the live tree does not yet stand on it
@@ -103,9 +103,10 @@ const lostWait = 50 * time.Millisecond
 
 func (v *Vault) commitOnce(ctx context.Context) error {
 	if v.pending == nil {
-		if v.log.Head().Hash != v.base.Hash {
+		if v.log.Head().Hash != v.base.Hash || v.log.Recalled() && v.pendingWork() {
 			// The log was read further than the live tree could follow: what is signed
-			// now would stand on a commit whose tree it does not contain.
+			// now would stand on a commit whose tree it does not contain. Or the store
+			// has not yet shown that it knows the commit that this tree stands on.
 			if err := v.catchUp(ctx, toHead); err != nil {
 				return err
 			}
@@ -158,6 +159,7 @@ func (v *Vault) freeze(ctx context.Context) (*build, error) {
 	b.sink = pack.NewWriter(pack.Footer{Vault: v.opt.Vault, Epoch: v.log.Head().Roster.Epoch, Key: key}, func(p pack.Pack) error { return v.upload(ctx, p) })
 	v.packing.Store(b.sink)
 	b.sealing = tree.NewSealing(v.opt.Vault, b.sink)
+	b.sealing.Keep = v.cacheNode
 	for _, o := range v.ops {
 		count(&b.summary, o)
 	}
@@ -311,7 +313,9 @@ func (v *Vault) finish(ctx context.Context) error {
 	case errors.Is(err, log.ErrLost):
 		v.pending = nil
 		v.mu.Lock()
-		pc.sealing.KeepChunks()
+		if pc.sealing != nil {
+			pc.sealing.KeepChunks()
+		}
 		v.redirty(v.ops)
 		v.mu.Unlock()
 		return err
@@ -319,7 +323,9 @@ func (v *Vault) finish(ctx context.Context) error {
 		return err
 	}
 	pc.landed = true
-	pc.sealing.Install()
+	if pc.sealing != nil {
+		pc.sealing.Install()
+	}
 	return v.install(ctx, pc)
 }
 
@@ -337,6 +343,12 @@ func (v *Vault) redirty(ops []*op) {
 // stays pending: nobody may follow or commit from a tree that the log has left behind.
 func (v *Vault) install(ctx context.Context, pc *pendingCommit) error {
 	head := v.log.Head()
+	if pc.sealing == nil {
+		var err error
+		if head, err = v.reread(ctx, pc); err != nil {
+			return err
+		}
+	}
 	r := v.newRebase(v, head, pc.state, pc.ops)
 	r.own = true
 	if err := v.rebase(ctx, r); err != nil {
@@ -560,6 +572,12 @@ func (v *Vault) place(ctx context.Context, b *build, blob *tree.Blob) error {
 	}
 	v.cacheChunk(sealed.Fingerprint, data)
 	return b.sealing.PlaceChunk(sealed, blob)
+}
+
+func (v *Vault) cacheNode(fp [32]byte, page []byte) {
+	if v.opt.Cache != nil {
+		v.opt.Cache.PutNode(fp, page)
+	}
 }
 
 func (v *Vault) cacheChunk(fp [32]byte, data []byte) {

@@ -13,6 +13,9 @@
 //     leaves: what is sent again is what was sent before.
 //   - An operation takes effect once. The log's device table says up to where this
 //     device's operations are contained; replay starts behind that and nowhere else.
+//   - While the store is away a vault opens all the same, on the head that this
+//     machine remembers, and goes on from there when the store is back. Nothing is
+//     written to a store before it has shown that head.
 //   - What two machines changed at once is kept twice; docs/CONFLICTS.md is the table,
 //     rebase its implementation.
 //

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"context"
 	"sync"
 	"sync/atomic"
 
@@ -109,7 +108,7 @@ func (v *Vault) storedBlobs(ino Ino, from, to uint64) []*tree.Blob {
 
 // fetchBlobs brings blobs into memory. Errors are the reader's to see, when it comes there.
 func (v *Vault) fetchBlobs(blobs []*tree.Blob) {
-	ctx, cancel := context.WithTimeout(v.life, opDeadline)
+	ctx, cancel := v.within(v.life)
 	defer cancel()
 	var ptrs []tree.Pointer
 	var want []*tree.Blob

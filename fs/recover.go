@@ -98,8 +98,14 @@ func (v *Vault) resume(ctx context.Context, replay *journal.Replay) error {
 		return nil
 	})
 	// A commit of which the crash has taken a part was not synced, and so never sent.
-	if err != nil || uint32(len(buf)) != size || buf == nil || seq <= v.log.Head().Seq || v.opt.ReadOnly {
+	if err != nil || uint32(len(buf)) != size || buf == nil || seq <= v.log.Head().Seq {
 		return err
+	}
+	if v.log.Recalled() {
+		return v.holdCommit(buf)
+	}
+	if v.opt.ReadOnly {
+		return nil
 	}
 	if err := v.log.Resume(ctx, buf); err != nil && !errors.Is(err, log.ErrLost) {
 		return err
@@ -121,6 +127,9 @@ func (v *Vault) enrol(ctx context.Context, replay *journal.Replay) error {
 		return nil
 	}); err != nil {
 		return err
+	}
+	if v.log.Recalled() && !v.opt.ReadOnly {
+		return errNoNumber
 	}
 	for !v.opt.ReadOnly {
 		row := &log.DeviceRow{Number: 1, Journal: v.jrn.ID(), Op: v.jrn.Pos().N, Run: v.jrn.Pos().Run}
@@ -322,6 +331,11 @@ func (v *Vault) catchUp(ctx context.Context, most int) error {
 	if newest == nil {
 		newest = v.log.Head()
 	}
+	if pc := v.pending; pc != nil && newest.Seq >= pc.p.Seq {
+		if err := v.settle(ctx, pc); err != nil {
+			return err
+		}
+	}
 	if newest.Seq == v.base.Seq {
 		return nil
 	}
@@ -341,8 +355,11 @@ func (v *Vault) Follow(ctx context.Context) error {
 	}
 	defer v.turn.Unlock()
 	v.count(func(s *counters) { s.probed = v.opt.Now() })
-	if v.pending != nil {
-		return nil // the commit under way finds them
+	if v.pending != nil && !v.opt.ReadOnly {
+		// What was sent comes first: the answer to it, or another's commit in its slot.
+		if err := v.finish(ctx); err != nil && !errors.Is(err, log.ErrLost) {
+			return v.observe(err)
+		}
 	}
 	return v.catchUp(ctx, toHead)
 }

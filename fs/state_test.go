@@ -78,7 +78,7 @@ func TestState(t *testing.T) {
 	want("stored stored stored stored")
 	ro := a.reopened(d.store.View("ro"))
 	d.check(a.v.Close(always, true))
-	ro.readOnly = true
+	ro.frozen = true
 	d.check(ro.open())
 	if _, err := ro.at("dir", "f"); err != nil || ro.states(dir, f) != "stored stored" {
 		t.Error(err, ro.states(dir, f))

@@ -97,7 +97,8 @@ type Vault struct {
 	pending   *pendingCommit
 	notify    Notifier
 	closed    bool
-	failed    error // the journal's disk failed
+	failed    error         // the journal's disk failed
+	back      chan struct{} // closed when a store that was away answers again
 	stats     counters
 	pressure  pressure
 
@@ -129,7 +130,9 @@ type counters struct {
 }
 
 // Open opens a vault: finds the head, replays the journal, takes a device number if
-// this device has none yet. The trust file is durable before anything is shown.
+// this device has none yet. The trust file is durable before anything is shown. While
+// the store is away it stands on the head that this device remembers, if the cache
+// has what that takes: Away then tells why, and the first Follow goes on from there.
 func Open(ctx context.Context, opt Options) (*Vault, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
@@ -147,17 +150,22 @@ func Open(ctx context.Context, opt Options) (*Vault, error) {
 	if err := compareTrust(replay, opt.Trust, opt.Vault); err != nil {
 		return nil, errors.Join(err, jrn.Close())
 	}
-	l, err := log.Open(ctx, log.Config{Store: opt.Store, Vault: opt.Vault, Session: opt.Session, Trust: opt.Trust,
+	l, away, err := openLog(ctx, log.Config{Store: opt.Store, Vault: opt.Vault, Session: opt.Session, Trust: opt.Trust,
 		Cache: logCache(opt.Cache), Now: opt.Now, Known: opt.Known, CheckRoot: checkRoot})
 	if err != nil {
 		return nil, errors.Join(err, jrn.Close())
 	}
 	v := &Vault{opt: opt, turn: make(lock, 1), log: l, jrn: jrn, share: share, packs: pack.NewReader(opt.Store, opt.Vault, share.windows, share.flight), hot: newHotCache(int(share.hot)),
 		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{}, waits: newWaits(),
-		pressure: pressure{ended: make(chan struct{})}}
+		pressure: pressure{ended: make(chan struct{})}, back: make(chan struct{})}
 	v.stats.since = opt.Now()
-	if err := v.recover(ctx, replay); err != nil {
-		return nil, errors.Join(err, jrn.Close())
+	_ = v.observe(away)
+	err = v.recover(ctx, replay)
+	if err == nil && away != nil {
+		err = v.hasRoot(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(withoutStore(away, err), jrn.Close())
 	}
 	if head := l.Head(); v.ownWork(head) {
 		v.stats.lastCommit = head.Time
@@ -251,16 +259,12 @@ func (v *Vault) fill(ctx context.Context, m *tree.Miss) error {
 	for _, n := range m.Next {
 		v.packs.Note(n.Ptr)
 	}
-	ctx, cancel := context.WithTimeout(ctx, opDeadline)
-	defer cancel()
-	plain, err := v.packs.Fetch(ctx, m.Ptr)
+	plain, err := v.fetch(ctx, m.Ptr)
 	if err != nil {
-		return v.observe(err)
-	}
-	if v.opt.Cache != nil {
-		v.opt.Cache.PutNode(fp, plain)
+		return err
 	}
 	v.loaded(len(plain))
+	v.cacheNode(fp, plain)
 	return m.Fill(plain)
 }
 

@@ -23,7 +23,7 @@ func TestTrustPutBack(t *testing.T) {
 		d := newDrive(t)
 		a, b := d.machine("a"), d.machine("b")
 		d.check(b.v.Close(always, false))
-		b.readOnly = readOnly
+		b.frozen = readOnly
 		d.check(b.open())
 		yesterday, then := maps.Clone(b.files.m), b.v.Status().Head
 		for _, name := range []string{"1", "2", "3"} {
@@ -35,7 +35,7 @@ func TestTrustPutBack(t *testing.T) {
 		now := a.v.Status().Head
 		asked := d.store.Clone("asked")
 		old := b.remembering(yesterday)
-		old.store, old.readOnly = asked.View("old"), readOnly
+		old.store, old.frozen = asked.View("old"), readOnly
 		for range 2 { // the second time it is no newer
 			named(t, old.open(), log.ErrOldTrust, then, now)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"kist/backend"
 	"kist/backend/mem"
+	"kist/cache"
 	"kist/crypto/keys"
 	"kist/crypto/seal"
 	"kist/fs/journal/disktest"
@@ -76,11 +77,12 @@ type machine struct {
 	session *keys.Session
 	disk    *disktest.Disk
 	files   *files
+	cache   *cache.Cache
+	frozen  bool // mounted read-only
 	v       *Vault
 	step    func(string) error
 	held    map[string]Ino // open files, see do
 
-	readOnly bool
 }
 
 func newDrive(t testing.TB) *drive {
@@ -126,6 +128,12 @@ func (d *drive) certify(prev *keys.IdentityState, c keys.Change) {
 
 // machine makes a further device and mounts the vault on it.
 func (d *drive) machine(name string) *machine {
+	m := d.device(name)
+	d.check(m.open())
+	return m
+}
+
+func (d *drive) device(name string) *machine {
 	k, err := d.file.WithDevice(cheap, []byte("x"), name, [32]byte{})
 	d.check(err)
 	s, err := k.OpenMain(cheap, []byte("x"))
@@ -135,7 +143,6 @@ func (d *drive) machine(name string) *machine {
 	m := &machine{d: d, name: name, store: d.store.View(name), session: s, disk: new(disktest.Disk), files: &files{map[string][]byte{}}}
 	_, err = log.NewTrust(m.files, s.TrustKey(), s.Store)
 	d.check(err)
-	d.check(m.open())
 	return m
 }
 
@@ -145,7 +152,7 @@ func (m *machine) open() error {
 		return err
 	}
 	m.v, err = Open(context.Background(), Options{Store: m.store, Vault: m.d.vault, Session: m.session, Trust: trust,
-		Disk: m.disk, Now: m.d.clock.now, Manual: true, ReadOnly: m.readOnly, Step: func(s string) error {
+		Disk: m.disk, Cache: m.cache, ReadOnly: m.frozen, Now: m.d.clock.now, Manual: true, Step: func(s string) error {
 			if m.step != nil {
 				return m.step(s)
 			}

@@ -314,13 +314,17 @@ func (m *Machine) holds(p *process) bool {
 	return false
 }
 
-// TestAway takes the store away while both machines go on.
+// TestAway takes the store away while both machines go on, and mounts without it.
 func TestAway(t *testing.T) {
 	eachStore(t, func(t *testing.T, w *World) {
 		a, b := two(w)
+		c := w.join("c") // has never mounted
 		a.sh("mkdir d; echo cached > d/file; head -c 300000 /dev/urandom > d/big")
 		agree(w, a, b)
 		want := a.sh("sha256sum d/big")
+		b.sh("head -c 300000 /dev/urandom > unread")
+		b.sync()
+		a.shows(seen, "ls", "d\nunread")
 		back := w.away()
 		a.sh("echo offline > d/offline; sync d/offline; mv d/file d/renamed; rm d/big; echo line >> d/renamed; mkdir e; echo deep > e/file")
 		if got := a.sh("cat d/offline d/renamed e/file"); got != "offline\ncached\nline\ndeep\n" {
@@ -332,16 +336,27 @@ func TestAway(t *testing.T) {
 		}
 		a.mustBeAway()
 		a.must("umount", "--no-drain", a.mnt)
-		if r := a.kist("mount", a.store(), a.mnt); r.code != 5 {
-			t.Errorf("a mount without a store must exit 5: %v", r)
+		c.refused(5, []string{"away"}, "mount", c.store(), c.mnt)
+		if r := a.kist("mount", a.store(), a.mnt); r.code != 0 || !strings.Contains(r.err, "the store is away") {
+			t.Fatalf("a mount without a store must succeed here and say so: %v", r)
 		}
+		a.mustBeAway()
+		if got := a.sh("cat d/offline d/renamed e/file; ls"); got != "offline\ncached\nline\ndeep\nd\ne\nunread\n" {
+			t.Errorf("mounted offline: %q", got)
+		}
+		if r := a.try(stepLimit, "cat unread"); r.code == 0 || !strings.Contains(r.err, "Input/output error") {
+			t.Errorf("reading what is not here: %v", r)
+		}
+		a.sh("echo again > e/again; sync e/again")
+		b.sh("echo theirs > theirs")
 		back()
-		a.mount()
-		if got := a.sh("cat d/offline d/renamed e/file"); got != "offline\ncached\nline\ndeep\n" {
-			t.Errorf("back again: %q", got)
-		}
 		a.sync()
-		b.shows(seen, "cat d/offline d/renamed e/file; ls d", "offline\ncached\nline\ndeep\noffline\nrenamed")
+		b.shows(seen, "cat d/offline d/renamed e/file e/again; ls d", "offline\ncached\nline\ndeep\nagain\noffline\nrenamed")
+		b.sync()
+		a.shows(seen, "cat theirs; wc -c < unread", "theirs\n300000")
+		if s := a.status(); s["store_away"] != nil {
+			t.Errorf("back again, and status says %v", s)
+		}
 		if got := b.try(stepLimit, "sha256sum d/big"); got.out == want {
 			t.Error("a file removed offline is back")
 		}

@@ -4,10 +4,12 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -395,6 +397,7 @@ func TestMissingStore(t *testing.T) {
 		a.umount()
 		header := filepath.Join(w.objects, "kist.json")
 		w.ok(os.Rename(header, header+".aside"))
+		a.withoutCache()
 		for _, verb := range [][]string{{"mount", w.storeAt(""), a.mnt}, {"check", w.storeAt("")}, {"check", "--read-data", w.storeAt("")}} {
 			a.refused(exitAway, nil, verb...)
 		}
@@ -421,6 +424,13 @@ func TestUnreachable(t *testing.T) {
 	a := w.first("a")
 	a.mount()
 	a.umount()
+	deny := a.meter.Add(s3meter.Rule{Act: s3meter.Deny})
+	if r := a.kist("mount", a.store(), a.mnt); r.code != 0 || !strings.Contains(r.err, "refuses access") || strings.Contains(r.err, "the store is away") {
+		t.Errorf("refused access is no outage: %v", r)
+	}
+	a.meter.Remove(deny)
+	a.umount()
+	a.withoutCache()
 	for what, rule := range map[string]s3meter.Rule{
 		"hangs up": {Act: s3meter.Drop}, "is overloaded": {Act: s3meter.Refuse}, "denies": {Act: s3meter.Deny},
 	} {
@@ -447,6 +457,59 @@ func TestUnreachable(t *testing.T) {
 		t.Errorf("a timeout of 2s took %v", took)
 	}
 	a.meter.Remove(stall)
+}
+
+// withoutCache takes away all that may be deleted.
+func (m *Machine) withoutCache() {
+	m.w.t.Helper()
+	dirs, err := filepath.Glob(m.home + "/*/cache")
+	m.w.ok(err)
+	for _, dir := range dirs {
+		m.w.ok(os.RemoveAll(dir))
+	}
+}
+
+// TestHangingStore reads from a store that takes requests and never answers: who waits
+// can be interrupted, who does not give up gets an error in time, and nothing of it
+// stays when the store is back.
+func TestHangingStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, onS3, metered)
+	a := w.first("a")
+	a.mount()
+	a.sh("head -c 3000000 /dev/urandom > file; sha256sum file > sum")
+	a.umount()
+	a.withoutCache()
+	a.mount()
+	a.sh("ls -l; cat sum") // the names are here, the content is not
+	stall := a.meter.Add(s3meter.Rule{Delay: time.Hour})
+	reader := a.background(a.shell(stepLimit, "exec cat file"))
+	eventually(t, stepLimit, "a read that waits", func() error {
+		for _, r := range a.meter.Requests() {
+			if r.Class == s3meter.Pack && r.Verb == "GET" && r.Status == 0 {
+				return nil
+			}
+		}
+		return errors.New("it asks for nothing")
+	})
+	w.ok(syscall.Kill(reader.cmd.Process.Pid, syscall.SIGINT))
+	if r, err := reader.wait(time.Second); err != nil || r.out != "" {
+		t.Fatalf("a read that was interrupted: %v, %v", r, err)
+	}
+	a.umount()
+	start := time.Now()
+	if r := a.kist("mount", a.store(), a.mnt); r.code != 0 || !strings.Contains(r.err, "the store is away") {
+		t.Fatalf("%v", r)
+	}
+	mounting := time.Since(start)
+	if r := a.try(stepLimit, "cat sum; cat file >/dev/null"); r.code == 0 || !strings.Contains(r.err, "Input/output error") {
+		t.Errorf("reading what is not here: %v", r)
+	}
+	if reading := time.Since(start) - mounting; mounting > 20*time.Second || reading > 30*time.Second {
+		t.Errorf("mounting took %v, reading %v", mounting, reading)
+	}
+	a.meter.Remove(stall)
+	a.shows(20*time.Second, "sha256sum --quiet -c sum && echo whole", "whole")
 }
 
 // TestKeys brings keyfiles that do not fit.

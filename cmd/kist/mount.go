@@ -43,12 +43,15 @@ func mountVerb() *cobra.Command {
 				return err
 			}
 			if foreground {
-				return drive.Serve(cmd.Context(), root, cfg, pass.current(cmd.Context()), func() error {
+				return drive.Serve(cmd.Context(), root, cfg, pass.current(cmd.Context()), func(note string) error {
 					fmt.Fprintln(os.Stderr, "kist: mounted")
+					tell(note)
 					return nil
 				})
 			}
-			return drive.Mount(cmd.Context(), root, cfg, pass.current(cmd.Context()))
+			note, err := drive.Mount(cmd.Context(), root, cfg, pass.current(cmd.Context()))
+			tell(note)
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&foreground, "foreground", false, "serve in this very process; SIGTERM stores everything and unmounts")
@@ -59,6 +62,13 @@ func mountVerb() *cobra.Command {
 	cmd.Flags().StringVar(&fsync, "fsync", "journal", "`WHERE` fsync brings data: the journal on this disk, or the store")
 	pass.add(cmd)
 	return cmd
+}
+
+// tell shows what is worth knowing of a mount that succeeded.
+func tell(note string) {
+	if note != "" {
+		fmt.Fprintln(os.Stderr, "kist:", note)
+	}
 }
 
 // parseSize reads 512M and the like, in powers of 1024.

@@ -85,7 +85,16 @@ func TestMountRefusals(t *testing.T) {
 	if err := os.Rename(u.path("store/kist.json"), u.path("kist.json")); err != nil {
 		t.Fatal(err)
 	}
-	u.run("mount", "mnt").exits(5).quiet().warns("away")
+	u.run("mount", "mnt").exits(0).quiet().warns("the store is away", "shows the state of commit")
+	if s := u.status(); !strings.Contains(s["store_away"].(string), "kist.json") {
+		t.Errorf("status: %v", s)
+	}
+	u.run("umount", "mnt").exits(0).quiet()
+	caches, err := filepath.Glob(u.path("home/*/cache"))
+	if err != nil || len(caches) != 1 || os.RemoveAll(caches[0]) != nil {
+		t.Fatal(caches, err)
+	}
+	u.run("mount", "mnt").exits(5).quiet().warns("away", "cache was deleted")
 	if err := os.Rename(u.path("kist.json"), u.path("store/kist.json")); err != nil {
 		t.Fatal(err)
 	}

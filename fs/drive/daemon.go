@@ -47,9 +47,9 @@ type daemon struct {
 	endErr error
 }
 
-// serve mounts, calls ready, and returns when the drive is unmounted. When ctx
-// ends, it drains and unmounts.
-func serve(ctx context.Context, o order, ready func() error) error {
+// serve mounts, calls ready with what a person should know, and returns when the
+// drive is unmounted. When ctx ends, it drains and unmounts.
+func serve(ctx context.Context, o order, ready func(note string) error) error {
 	Harden()
 	debug.SetGCPercent(gcPercent)
 	p, err := find(ctx, o.Root, o.Mount.Store)
@@ -85,7 +85,7 @@ func serve(ctx context.Context, o order, ready func() error) error {
 		return errors.Join(err, d.abandon())
 	}
 	d.logger.Info("mounted", "pid", os.Getpid())
-	if err := ready(); err != nil {
+	if err := ready(d.note()); err != nil {
 		d.logger.Warn("nobody waited for the mount")
 	}
 	return d.run(ctx)
@@ -98,9 +98,7 @@ func (d *daemon) open(ctx context.Context, pass []byte) error {
 	if d.session, err = d.place.unlock(pass); err != nil {
 		return err
 	}
-	if d.store, err = d.place.connect(ctx); err != nil {
-		return err
-	}
+	d.store = newLate(d.place)
 	trust, err := d.place.openTrust(d.session)
 	if err != nil {
 		return err
@@ -144,6 +142,21 @@ func (d *daemon) openVault(ctx context.Context, trust *log.Trust) error {
 		Cache: d.cache, Disk: disk, Budget: d.cfg.JournalSize, Floor: left, Memory: fs.DefaultMemory, Now: time.Now, Logger: d.logger,
 		ReadOnly: d.cfg.ReadOnly, FsyncStore: d.cfg.FsyncStore})
 	return err
+}
+
+// note is what a person should know who has just mounted: that the store is away.
+func (d *daemon) note() string {
+	away := d.vault.Away()
+	if away == nil {
+		return ""
+	}
+	d.logger.Warn("mounted without the store", "err", away)
+	why := "the store is away, since when is not known"
+	if errors.Is(away, backend.ErrDenied) {
+		why = "the store is there and refuses access: the credentials are wrong or have expired"
+	}
+	return fmt.Sprintf("%s; the drive shows the state of commit %s with what was changed here since, and goes on from there when it can (%v)",
+		why, d.vault.Status().Head, away)
 }
 
 func (d *daemon) attach() (err error) {

@@ -18,7 +18,8 @@
 //
 // A store whose kist.json is missing is away (backend.ErrAway), never empty:
 // an empty bucket of the right name may be the wrong one, or a mount that is
-// missing.
+// missing. A mount does not need the store (see fs.Open); before its first use, and
+// after each outage, the store must show the id that the folder is for.
 //
 // # Trust
 //

@@ -28,19 +28,20 @@ type MountConfig struct {
 
 // Mount returns when the drive is mounted and usable, or with the reason why
 // not; the drive is then served by a process of its own. What can be refused
-// without the passphrase is refused before it is asked for.
-func Mount(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) error {
+// without the passphrase is refused before it is asked for. note is not empty if
+// the store is away: the drive shows what this machine has of it.
+func Mount(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (note string, err error) {
 	o, p, err := prepare(ctx, root, cfg, ask)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer clear(o.Passphrase)
 	return launch(ctx, o, p.home.LogPath())
 }
 
 // Serve mounts and serves in this very process; ready is called when the mount
-// is usable.
-func Serve(ctx context.Context, root home.Root, cfg MountConfig, ask Asker, ready func() error) error {
+// is usable, with what Mount would say.
+func Serve(ctx context.Context, root home.Root, cfg MountConfig, ask Asker, ready func(note string) error) error {
 	o, _, err := prepare(ctx, root, cfg, ask)
 	if err != nil {
 		return err

@@ -32,22 +32,22 @@ type order struct {
 	Passphrase []byte
 }
 
-// launch runs this program again as a daemon and waits until it serves or has
-// failed.
-func launch(ctx context.Context, o order, logPath string) error {
+// launch runs this program again as a daemon and waits until it serves, with what
+// it has to say, or has failed.
+func launch(ctx context.Context, o order, logPath string) (note string, err error) {
 	cmd, orders, reports, err := prepareDaemon(logPath)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer orders.Close()
 	defer reports.Close()
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting the daemon: %w", err)
+		return "", fmt.Errorf("starting the daemon: %w", err)
 	}
 	closeAll(cmd.ExtraFiles)
 	closeAll([]*os.File{cmd.Stderr.(*os.File)})
 	if err := json.NewEncoder(orders).Encode(o); err != nil && !errors.Is(err, syscall.EPIPE) {
-		return fmt.Errorf("telling the daemon what to do: %w", err)
+		return "", fmt.Errorf("telling the daemon what to do: %w", err)
 	}
 	orders.Close()
 	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
@@ -98,19 +98,19 @@ func openLog(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
-func readReport(r io.Reader) error {
+func readReport(r io.Reader) (note string, err error) {
 	line, err := bufio.NewReader(r).ReadBytes('\n')
 	if err != nil {
-		return errors.New("the daemon ended before the drive was mounted; the file log in the state folder says more")
+		return "", errors.New("the daemon ended before the drive was mounted; the file log in the state folder says more")
 	}
 	var rep reply
 	if err := json.Unmarshal(line, &rep); err != nil {
-		return err
+		return "", err
 	}
 	if rep.Code != CodeDone {
-		return &Told{rep.Code, rep.Error}
+		return "", &Told{rep.Code, rep.Error}
 	}
-	return nil
+	return note, json.Unmarshal(rep.Result, &note)
 }
 
 // RunDaemon is the other side of launch: it serves until the drive is
@@ -129,9 +129,9 @@ func RunDaemon(ctx context.Context) error {
 		return fmt.Errorf("%w: this verb is for kist mount alone", ErrUsage)
 	}
 	orders.Close()
-	ready := func() error {
+	ready := func(note string) error {
 		defer reports.Close()
-		return json.NewEncoder(reports).Encode(answer(nil, nil))
+		return json.NewEncoder(reports).Encode(answer(note, nil))
 	}
 	err := serve(ctx, o, ready)
 	if err != nil {

@@ -15,22 +15,28 @@ func (l *Log) Append(ctx context.Context, p *Pending) error {
 		return err
 	}
 	defer l.end()
+	if err := l.meet(ctx); err != nil {
+		return fmt.Errorf("commit %d: %w: %w", p.Seq, ErrUnknown, err)
+	}
 	return l.append(ctx, p)
 }
 
 // Resume takes up bytes that were journalled before a crash, with the same
 // answers as Append. Call it before Prepare.
 func (l *Log) Resume(ctx context.Context, pending []byte) error {
-	if err := l.begin(ctx); err != nil {
+	p, err := pendingFrom(pending)
+	if err != nil {
 		return err
 	}
-	defer l.end()
-	if len(pending) < headerLen {
-		return fmt.Errorf("%w: the pending commit is damaged", ErrBody)
+	return l.Append(ctx, p)
+}
+
+func pendingFrom(raw []byte) (*Pending, error) {
+	if len(raw) < headerLen {
+		return nil, fmt.Errorf("%w: the pending commit is damaged", ErrBody)
 	}
-	r := reader{rest: pending[len(magic)+2+32:]}
-	p := &Pending{Head: Head{r.u64(), hashObject(pending)}, Bytes: pending}
-	return l.append(ctx, p)
+	r := reader{rest: raw[len(magic)+2+32:]}
+	return &Pending{Head: Head{r.u64(), hashObject(raw)}, Bytes: raw}, nil
 }
 
 func (l *Log) append(ctx context.Context, p *Pending) error {

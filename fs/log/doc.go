@@ -15,6 +15,8 @@
 //     function of the slot's bytes and of the state before it, the same for
 //     every member, and no bytes are void before they were read three times.
 //     Void slots are not stepped over where a writer signed that one held a commit.
+//   - While the store is away, Recall stands on the head that is remembered. Before
+//     anything is appended, the store is asked all that Open would have asked it.
 //   - Nothing is healed in place. A log writes to the next slot, to the hint
 //     and to nothing else; it never deletes, and it never lists.
 //

@@ -21,6 +21,9 @@ var (
 	ErrNoTrust = errors.New("the memory of what this device has seen is missing or damaged")
 	// ErrOldTrust: the trust file is an older one, put back.
 	ErrOldTrust = errors.New("the memory of what this device has seen is not the newest it had")
+	// ErrForgotten: this device remembers no head on which it could stand while the
+	// store is away.
+	ErrForgotten = errors.New("this device has not seen the vault before")
 
 	// ErrLost: the slot holds something else. Follow with Next until it returns
 	// nil, then prepare again.

@@ -71,8 +71,17 @@ type people struct {
 	memo map[IdentityHead]person
 }
 
-// take admits an object that came inside a commit.
+// take admits an object that the store sent, inside a commit or by itself, and that
+// need not come again.
 func (p *people) take(at IdentityHead, raw []byte) (person, error) {
+	who, err := p.admit(at, raw)
+	if err == nil {
+		p.cache.Put(identityKey(at.Identity, at.Seq), raw)
+	}
+	return who, err
+}
+
+func (p *people) admit(at IdentityHead, raw []byte) (person, error) {
 	if sha256.Sum256(raw) != at.Hash {
 		return person{}, bad("the identity object is not the one named")
 	}
@@ -97,7 +106,7 @@ func (p *people) find(ctx context.Context, at IdentityHead) (person, error) {
 	}
 	key := identityKey(at.Identity, at.Seq)
 	if raw := p.cache.Get(key); raw != nil {
-		if who, err := p.take(at, raw); err == nil {
+		if who, err := p.admit(at, raw); err == nil {
 			return who, nil
 		}
 	}
@@ -110,7 +119,6 @@ func (p *people) find(ctx context.Context, at IdentityHead) (person, error) {
 			return person{}, fmt.Errorf("identity object %d of a member: %w", at.Seq, err)
 		}
 		if who, err := p.take(at, raw); err == nil {
-			p.cache.Put(key, raw)
 			return who, nil
 		}
 		ctx = backend.Fresh(ctx)

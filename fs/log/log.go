@@ -28,6 +28,7 @@ type Log struct {
 
 	mu      sync.Mutex // taken after turn, never held across a request; guards what follows
 	head    *Commit
+	unmet   bool     // the head comes out of the cache and the store has not been asked: see Recall
 	roster  *Commit  // the membership commit in force
 	voids   []Void   // slots behind the head that hold nothing
 	sent    *Pending // handed to Append, its fate not known
@@ -78,12 +79,16 @@ func (l *Log) Voids() []Void {
 }
 
 // Next asks for the next slot and returns the commit that stands there, nil if
-// there is none yet. The trust file knows the commit before the caller does.
+// there is none yet. The trust file knows the commit before the caller does. After
+// Recall, the first call moves the head to the newest that is there, and returns nil.
 func (l *Log) Next(ctx context.Context) (*Commit, error) {
 	if err := l.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer l.end()
+	if l.Recalled() {
+		return nil, l.meet(ctx)
+	}
 	for {
 		found, err := l.ask(ctx)
 		if errors.Is(err, backend.ErrNotExist) {
@@ -128,6 +133,9 @@ func (l *Log) Check(ctx context.Context) error {
 		return err
 	}
 	defer l.end()
+	if l.Recalled() {
+		return l.meet(ctx)
+	}
 	return l.check(ctx)
 }
 

@@ -59,23 +59,28 @@ func (l *Log) again(ctx context.Context, seen Head) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return got[1:], l.stand(ctx, seen, raw)
+}
+
+// stand starts from the bytes of the head that is remembered.
+func (l *Log) stand(ctx context.Context, seen Head, raw []byte) error {
 	o, err := parseObject(raw, l.vault, seen.Seq)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(o.clear) > 0 {
 		if err := learn(l.cfg.Session, l.secrets, o); err != nil && !errors.Is(err, errNoWrap) {
-			return nil, err
+			return err
 		}
 	}
 	c, roster, err := l.recallHead(ctx, o)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := l.secrets.holds(l.vault, roster.Roster); err != nil {
-		return nil, err
+		return err
 	}
-	return got[1:], l.start(ctx, c, roster)
+	return l.start(ctx, c, roster)
 }
 
 // recallHead opens a commit that was verified before, and the roster in force.

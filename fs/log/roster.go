@@ -66,7 +66,6 @@ func (l *Log) rosterAt(ctx context.Context, seq uint64) (*Commit, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.cfg.Cache.Put(l.key(seq), r.raw)
 	return r.c, nil
 }
 
@@ -85,6 +84,7 @@ func (l *Log) chain(ctx context.Context, raw []byte, seq uint64) (*Commit, error
 		return nil, err
 	}
 	l.rosters[seq], l.known[seq] = c, c.Hash
+	l.cfg.Cache.Put(l.key(seq), raw)
 	return c, nil
 }
 

@@ -10,7 +10,7 @@ import (
 // kernel reports every signal, also those that a program only counts with, and
 // few programs expect EINTR from a file: what can be had soon is still waited
 // for, what can't is given up before a person loses patience.
-const grace = time.Second
+const grace = time.Second / 2
 
 // request is the context of one FUSE request. It costs a goroutine only if
 // somebody asks for Done, which only what waits long does.

@@ -35,6 +35,9 @@ type Sealing struct {
 	names  [][32]byte // closed packs; len(names) is the number of the one being filled
 	ranges map[int]span
 	page   []byte
+
+	// Keep, if set, is given every page that is sealed, to copy.
+	Keep func(fingerprint [32]byte, page []byte)
 }
 
 // placed is a pointer whose pack is known by number.
@@ -249,6 +252,9 @@ func sealPages[V any, C Codec[V]](s *Sealing, r *ref[V, C], bound string) error 
 	}
 	s.nodes[r] = at
 	s.cover(at)
+	if s.Keep != nil {
+		s.Keep(b.Fingerprint, s.page)
+	}
 	return nil
 }
 
