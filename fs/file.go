@@ -117,11 +117,9 @@ func (v *Vault) blob(ctx context.Context, b *tree.Blob) ([]byte, error) {
 		return plain, nil
 	}
 	if ptr, stored := b.Pointer(); stored {
-		ctx, cancel := context.WithTimeout(ctx, opDeadline)
-		defer cancel()
-		plain, err := v.packs.Fetch(ctx, ptr)
+		plain, err := v.fetch(ctx, ptr)
 		if err != nil {
-			return nil, v.observe(err)
+			return nil, err
 		}
 		if v.opt.Cache != nil {
 			v.opt.Cache.PutChunk(ptr.Fingerprint, plain)

@@ -225,16 +225,28 @@ func (v *Vault) fill(ctx context.Context, m *tree.Miss) error {
 	for _, n := range m.Next {
 		v.packs.Note(n.Ptr)
 	}
-	ctx, cancel := context.WithTimeout(ctx, opDeadline)
-	defer cancel()
-	plain, err := v.packs.Fetch(ctx, m.Ptr)
+	plain, err := v.fetch(ctx, m.Ptr)
 	if err != nil {
-		return v.observe(err)
+		return err
 	}
 	if v.opt.Cache != nil {
 		v.opt.Cache.PutNode(fp, plain)
 	}
 	return m.Fill(plain)
+}
+
+// fetch asks the store for one blob. A store that does not answer in time is away.
+func (v *Vault) fetch(ctx context.Context, p tree.Pointer) ([]byte, error) {
+	short, cancel := context.WithTimeout(ctx, opDeadline)
+	defer cancel()
+	plain, err := v.packs.Fetch(short, p)
+	switch {
+	case err == nil:
+		return plain, nil
+	case ctx.Err() == nil && short.Err() != nil:
+		err = fmt.Errorf("%w: it did not answer within %v", backend.ErrAway, opDeadline)
+	}
+	return nil, v.observe(err)
 }
 
 // change runs fn, which builds and performs operations, under mu.

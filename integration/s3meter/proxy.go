@@ -88,7 +88,10 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case Hang:
 		io.Copy(io.Discard, r.Body) // else nobody notices that the client gives up
-		<-r.Context().Done()
+		select {
+		case <-r.Context().Done():
+		case <-rule.over:
+		}
 		hangUp(w)
 		return
 	}

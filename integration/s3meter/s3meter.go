@@ -70,7 +70,7 @@ const (
 	Deny               // answered 403 AccessDenied, never reaches the server
 	Expire             // answered 403 ExpiredToken, never reaches the server
 	Drop               // connection closed, never reaches the server
-	Hang               // never answered, never reaches the server, until the client gives up
+	Hang               // never answered, never reaches the server, until the client gives up or the rule ends
 	Lose               // reaches the server, its answer is dropped
 	Flip               // one bit in the middle of the answer's body is turned
 	Shorten            // the answer's body ends in its middle, its length says otherwise
@@ -93,6 +93,7 @@ type Rule struct {
 	Act   Act
 
 	seen, hits int
+	over       chan struct{} // closed when the rule ends
 }
 
 // Meter is a running proxy.
@@ -138,17 +139,19 @@ func (m *Meter) Close() error {
 func (m *Meter) Add(r Rule) *Rule {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	r.over = make(chan struct{})
 	m.rules = append(m.rules, &r)
 	return &r
 }
 
-// Remove ends a rule and says how often it acted.
+// Remove ends a rule and says how often it acted. What hangs by it is hung up.
 func (m *Meter) Remove(r *Rule) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.rules {
 		if m.rules[i] == r {
 			m.rules = append(m.rules[:i:i], m.rules[i+1:]...)
+			close(r.over)
 			break
 		}
 	}

@@ -167,7 +167,7 @@ func TestDrip(t *testing.T) {
 // A hanging request ends when its client gives up, and reaches nobody.
 func TestHang(t *testing.T) {
 	m, reached := behind(t)
-	m.Add(Rule{Verb: "PUT", Act: Hang})
+	rule := m.Add(Rule{Verb: "PUT", Act: Hang})
 	for _, content := range []string{"", "body"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 80*time.Millisecond)
 		r, err := http.NewRequestWithContext(ctx, "PUT", m.Endpoint()+slot, strings.NewReader(content))
@@ -181,7 +181,18 @@ func TestHang(t *testing.T) {
 		}
 		cancel()
 	}
-	if _, _, err := send(t, m, "GET", slot, ""); err != nil || reached.Load() != 1 {
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := send(t, m, "PUT", slot, "x")
+		ended <- err
+	}()
+	for m.Hits(rule) < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	if m.Remove(rule); <-ended == nil {
+		t.Error("what hung was answered")
+	}
+	if _, _, err := send(t, m, "PUT", slot, "x"); err != nil || reached.Load() != 1 {
 		t.Errorf("%v; %d requests reached the server, want the last one", err, reached.Load())
 	}
 }
