@@ -87,46 +87,51 @@ var requireMachine = sync.OnceValue(func() error {
 // racing is the program with the race detector, which most tests drive, and
 // with the least cost of a passphrase that it accepts: with the cost of new
 // keyfiles the tests would mostly guess passphrases. quick is the program as it
-// is, for tests that count, carry much data, or are about passphrases.
+// is, for tests that count, carry much data, or are about passphrases. hasty has
+// a deadline of seconds for a call that needs the store.
 var (
-	racing = sync.OnceValues(func() (string, error) {
-		overlay, err := cheaper()
+	racing = sync.OnceValues(func() (string, error) { return buildOther("kist-race", []change{cheap}, "-race") })
+	quick  = sync.OnceValues(func() (string, error) { return build("kist") })
+	hasty  = sync.OnceValues(func() (string, error) { return buildOther("kist-hasty", []change{cheap, short}) })
+)
+
+// change is a piece of source, and what stands for it in another program.
+type change struct{ file, was, is string }
+
+var (
+	cheap = change{"crypto/keys/stretch.go", "Params{T: 3, M: 256 << 10, P: 4}", "Params{T: 3, M: 64 << 10, P: 4}"}
+	short = change{"fs/background.go", "opDeadline   = time.Minute", "opDeadline   = 5 * time.Second"}
+)
+
+// buildOther builds the program with changes.
+func buildOther(name string, changes []change, flags ...string) (string, error) {
+	replace := map[string]string{}
+	for i, c := range changes {
+		source, err := filepath.Abs("../" + c.file)
 		if err != nil {
 			return "", err
 		}
-		return build("kist-race", "-race", "-overlay", overlay)
-	})
-	quick = sync.OnceValues(func() (string, error) { return build("kist") })
-)
-
-// The line that sets the cost of new keyfiles, and what stands for it in racing.
-const (
-	costly = "Params{T: 3, M: 256 << 10, P: 4}"
-	cheap  = "Params{T: 3, M: 64 << 10, P: 4}"
-)
-
-// cheaper makes an overlay for the compiler; see racing.
-func cheaper() (string, error) {
-	source, err := filepath.Abs("../crypto/keys/stretch.go")
+		text, err := os.ReadFile(source)
+		if err != nil {
+			return "", err
+		}
+		if strings.Count(string(text), c.was) != 1 {
+			return "", fmt.Errorf("%s no longer says %q once; the tests must follow", c.file, c.was)
+		}
+		replace[source] = filepath.Join(suite.dir, fmt.Sprint(name, i, ".go"))
+		if err := os.WriteFile(replace[source], []byte(strings.Replace(string(text), c.was, c.is, 1)), 0o644); err != nil {
+			return "", err
+		}
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		return "", err
 	}
-	text, err := os.ReadFile(source)
-	if err != nil {
+	list := filepath.Join(suite.dir, name+".json")
+	if err := os.WriteFile(list, overlay, 0o644); err != nil {
 		return "", err
 	}
-	if strings.Count(string(text), costly) != 1 {
-		return "", fmt.Errorf("%s no longer says %s; the tests must follow", filepath.Base(source), costly)
-	}
-	other, list := filepath.Join(suite.dir, "stretch.go"), filepath.Join(suite.dir, "overlay.json")
-	if err := os.WriteFile(other, []byte(strings.Replace(string(text), costly, cheap, 1)), 0o644); err != nil {
-		return "", err
-	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {source: other}})
-	if err != nil {
-		return "", err
-	}
-	return list, os.WriteFile(list, overlay, 0o644)
+	return build(name, append(flags, "-overlay", list)...)
 }
 
 func build(name string, flags ...string) (string, error) {
