@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -27,6 +28,9 @@ type trouble struct {
 	dead  bool // the power is cut: nothing is done any more
 
 	cutAt string // a step: cut the power there
+	busy  bool   // operations come between the steps of a commit
+
+	late []mem.Request // writes that failed and are still on their way
 
 	salt  uint64 // of the dice that say which requests to the store fail
 	rate  uint64 // one in so many; 0: none
@@ -43,15 +47,19 @@ func (s *sim) arm() {
 	t.rate = []uint64{0, 0, 3, 8, 20}[s.rnd.IntN(5)]
 	t.onDisk = []string{"", "", "", "power", "power", "full", "error", "torn"}[s.rnd.IntN(8)]
 	t.cutAt = []string{"", "", "", StepFreeze, StepContent, StepNodes, StepSign, StepAppend, StepInstall}[s.rnd.IntN(9)]
-	s.note("trouble: store %d, disk %q at %d, step %q", t.rate, t.onDisk, t.calls, t.cutAt)
+	t.busy = s.rnd.IntN(2) == 0
+	s.note("trouble: store %d, disk %q at %d, step %q, busy %v", t.rate, t.onDisk, t.calls, t.cutAt, t.busy)
 	s.store.(*mem.Store).SetHook(s.request)
 	s.disk.SetHook(s.call)
 	s.files.fail = s.alive
 	s.step = func(name string) error {
-		if err := s.alive(); err != nil || name != t.cutAt {
-			return err
+		for s.alive() == nil && t.busy && s.rnd.IntN(2) == 0 {
+			s.operation()
 		}
-		return s.cut()
+		if name == t.cutAt {
+			return s.cut()
+		}
+		return s.alive()
 	}
 }
 
@@ -95,8 +103,13 @@ func (s *sim) request(r mem.Request) mem.Answer {
 	if s.rate == 0 || dice.Uint64N(s.rate) > 0 {
 		return mem.Answer{}
 	}
-	switch dice.IntN(9) {
-	case 0, 1:
+	switch dice.IntN(10) {
+	case 0:
+		return mem.Answer{Before: errFault}
+	case 1, 9:
+		s.mu.Lock()
+		s.late = append(s.late, r)
+		s.mu.Unlock()
 		return mem.Answer{Before: errFault}
 	case 2, 3:
 		return mem.Answer{After: errFault}
@@ -113,6 +126,20 @@ func (s *sim) request(r mem.Request) mem.Answer {
 		_ = s.cut()
 		return mem.Answer{After: errFault}
 	}
+}
+
+// arrive lets writes arrive whose caller has given them up.
+func (s *sim) arrive() {
+	for _, r := range s.late {
+		switch r.Verb {
+		case mem.Create:
+			err := s.d.store.Create(context.Background(), r.Key, r.Body)
+			s.note("late: %s: %v", r.Key, err)
+		case mem.Put:
+			s.d.check(s.d.store.Put(context.Background(), r.Key, r.Body, sha256.Sum256(r.Body)))
+		}
+	}
+	s.late = nil
 }
 
 // call decides over one call to the disk.

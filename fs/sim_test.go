@@ -150,10 +150,9 @@ func (c *campaign) begin(t testing.TB, seed int) *sim {
 	if s.rnd.IntN(8) == 0 {
 		first = c.fresh
 	}
-	s.small = s.rnd.IntN(3) == 0
 	s.machine = first.on(&d, d.store)
-	if s.small {
-		s.budget = 12 << 20
+	if s.small = s.rnd.IntN(2) == 0; s.small {
+		s.budget = []int64{1, 3, 12}[s.rnd.IntN(3)] << 20
 	}
 	s.model.add(1, "a", &modelInode{mode: 0o755, dir: map[string]int{}})
 	s.states = []*model{s.model.clone()}
@@ -164,6 +163,7 @@ func (c *campaign) begin(t testing.TB, seed int) *sim {
 // end stores everything and asks everybody.
 func (s *sim) end() {
 	s.calm()
+	s.arrive()
 	if s.broken() {
 		s.restart("end", s.disk.Kill)
 	}
@@ -210,6 +210,9 @@ func (s *sim) note(format string, args ...any) {
 }
 
 func (s *sim) turn() {
+	if s.rnd.IntN(4) == 0 {
+		s.arrive()
+	}
 	switch p := s.rnd.IntN(100); {
 	case p < 72:
 		s.operation()
@@ -243,10 +246,11 @@ func (s *sim) fsync() {
 func (s *sim) sync() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
+	before := len(s.states) - 1
 	err := s.v.Sync(ctx)
 	s.note("sync: %v", err)
 	if err == nil {
-		s.acked, s.stored = len(s.states)-1, len(s.states)-1
+		s.acked, s.stored = max(s.acked, before), before
 	} else if !s.excused(err) {
 		s.d.t.Fatal(err)
 	}
@@ -306,6 +310,9 @@ func (s *sim) restart(when string, end func()) {
 		end()
 		if try < 3 && s.rnd.IntN(3) == 0 {
 			s.arm()
+		}
+		if s.rnd.IntN(2) == 0 {
+			s.arrive()
 		}
 		err := s.open()
 		dead, excused := s.dead, s.excused(err)
