@@ -99,14 +99,21 @@ func (s *sim) request(r mem.Request) mem.Answer {
 	s.mu.Unlock()
 	h := fnv.New64a()
 	fmt.Fprint(h, what, n)
-	dice := rand.New(rand.NewPCG(s.salt, h.Sum64()))
-	if s.rate == 0 || dice.Uint64N(s.rate) > 0 {
+	dice, rate := rand.New(rand.NewPCG(s.salt, h.Sum64())), s.rate
+	if r.Verb == mem.Create {
+		rate = min(rate, 2) // few, and all depends on them
+	}
+	if rate == 0 || dice.Uint64N(rate) > 0 {
 		return mem.Answer{}
 	}
-	switch dice.IntN(10) {
-	case 0:
+	fate := dice.IntN(10)
+	if r.Verb == mem.Create && dice.IntN(3) == 0 {
+		fate = 9
+	}
+	switch fate {
+	case 0, 1:
 		return mem.Answer{Before: errFault}
-	case 1, 9:
+	case 9:
 		s.mu.Lock()
 		s.late = append(s.late, r)
 		s.mu.Unlock()

@@ -108,8 +108,11 @@ func (s *sim) look(path ...string) (Ino, bool) {
 // bytes makes content; sizes are chosen around the limits of the format.
 func (s *sim) bytes() []byte {
 	sizes := []int{1, 7, 512, 513, 4096, 70_000, chunkSize - 1, chunkSize, chunkSize + 3}
+	if s.small { // many records that fill a segment of the journal soon
+		sizes = []int{1, 513, 4096, 70_000, 70_000}
+	}
 	n := sizes[s.rnd.IntN(len(sizes))]
-	if n > 4096 && s.rnd.IntN(6) > 0 {
+	if n > 4096 && !s.small && s.rnd.IntN(6) > 0 {
 		n = s.rnd.IntN(2000) + 1
 	}
 	b := make([]byte, n)

@@ -285,7 +285,7 @@ func (s *sim) underFaults() {
 	switch {
 	case dead:
 		s.restart("dead", s.powerCut)
-	case s.broken() || s.rnd.IntN(3) == 0:
+	case s.broken() || len(s.late) > 0 || s.rnd.IntN(3) == 0:
 		s.restart("after faults", s.lose())
 	default:
 		s.compare()
