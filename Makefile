@@ -43,6 +43,21 @@ test: needs tools lint build
 	go test -race -timeout 30m $(UNIT)
 	go test -timeout 40m -parallel 4 ./integration/...
 	GOMAXPROCS=1 go test -count=1 -timeout 30m ./fs ./fs/mount
+	go test -count=1 -timeout 30m -run '^TestSimulation$$' ./fs -sim.seeds 10000
+
+# Histories that nobody has seen yet, for hours; a seed that fails is played again with
+# go test ./fs -run 'Simulation$$' -sim.seed N.
+HOURS ?= 4
+.PHONY: nightly
+nightly:
+	go test -count=1 -timeout 0 -run '^TestSimulation$$' ./fs -sim.from $$(date +%s)000 -sim.seeds 1000000000 -sim.for $(HOURS)h
+
+# Kills the program under programs that wait for their data, and counts what is lost; on
+# a real S3 server if there is one (make tools), else on a directory.
+MINUTES ?= 10
+.PHONY: torture
+torture: needs
+	KIST_CAMPAIGN=$(MINUTES)m go test -count=1 -timeout 0 -v -run '^TestTorture$$' ./integration
 
 needs:
 	@.ci/need fusermount3 rsync git sqlite3 tar fio setfattr setfacl mkfs.ext4 cc

@@ -18,7 +18,7 @@ import (
 func (m *machine) copied(name string) *machine {
 	m.d.t.Helper()
 	m.d.check(m.v.flush())
-	f := &files{map[string][]byte{}}
+	f := &files{m: map[string][]byte{}}
 	for k, b := range m.files.m {
 		f.m[k] = append([]byte(nil), b...)
 	}

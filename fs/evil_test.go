@@ -176,7 +176,7 @@ func furnish(m *machine) {
 // reopened makes a cold copy of a machine that remembers all it knew: same device, same
 // trust, same journal, other memory. Its store is a view of its own.
 func (m *machine) reopened(store backend.Store) *machine {
-	files := &files{map[string][]byte{}}
+	files := &files{m: map[string][]byte{}}
 	for name, b := range m.files.m {
 		files.m[name] = b
 	}
@@ -185,7 +185,7 @@ func (m *machine) reopened(store backend.Store) *machine {
 
 // stranger is a machine of the same device that remembers nothing and may only read.
 func (m *machine) stranger(store backend.Store) (*Vault, error) {
-	trust, err := log.NewTrust(&files{map[string][]byte{}}, m.session.TrustKey(), m.session.Store)
+	trust, err := log.NewTrust(&files{m: map[string][]byte{}}, m.session.TrustKey(), m.session.Store)
 	m.d.check(err)
 	n := m.reopened(store)
 	m.d.check(AcceptTrust(n.disk, m.session.JournalKey(), m.d.vault, trust))

@@ -250,7 +250,7 @@ func TestNothingInCommon(t *testing.T) {
 	d := newDrive(t)
 	a := d.machine("a")
 	s := d.machine("founder").session
-	trust, err := log.NewTrust(&files{map[string][]byte{}}, s.TrustKey(), s.Store)
+	trust, err := log.NewTrust(&files{m: map[string][]byte{}}, s.TrustKey(), s.Store)
 	d.check(err)
 	other := *d
 	l, err := log.Create(t.Context(), log.Config{Store: d.store, Session: s, Trust: trust, Now: d.clock.now, CheckRoot: checkRoot}, emptyRoot(d.clock.now()))

@@ -28,8 +28,11 @@ func (v *Vault) recover(ctx context.Context, replay *journal.Replay) error {
 	if row.Journal != v.jrn.ID() {
 		return ErrCloned
 	}
-	if ok, err := replay.Contains(journal.Pos{N: row.Op, Run: row.Run}); err != nil || !ok {
-		return errors.Join(err, v.notContained())
+	switch ok, err := replay.Contains(journal.Pos{N: row.Op, Run: row.Run}); {
+	case err != nil:
+		return err // the disk's doing, and no copy
+	case !ok:
+		return v.notContained()
 	}
 	v.number, v.next = row.Number, row.HighIno
 	from, err := v.lastOwn(ctx, replay, head, row)

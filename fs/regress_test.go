@@ -7,9 +7,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"kist/backend"
 	"kist/backend/mem"
+	"kist/fs/journal/disktest"
 	"kist/fs/log"
 )
 
@@ -228,6 +231,55 @@ func TestDamagedJournalIsTold(t *testing.T) {
 	if errs := a.v.Status().Errors; len(errs) != 1 || !strings.Contains(errs[0], "damaged") {
 		t.Fatal(errs)
 	}
+}
+
+// A disk that does not give the journal back is no sign that the home was copied.
+func TestReadErrorIsNoCopy(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	a.write(RootIno, "f", "x")
+	a.sync()
+	a.close()
+	for failing, n := true, 1; failing; n++ {
+		b, reads := a.on(d, d.store), 0
+		b.disk.SetHook(func(op disktest.Op, _ string) error {
+			if op == disktest.OpRead {
+				if reads++; reads == n {
+					return syscall.EIO
+				}
+			}
+			return nil
+		})
+		err := b.open()
+		if failing = reads >= n; failing && (!errors.Is(err, syscall.EIO) || errors.Is(err, ErrCloned)) {
+			t.Fatalf("read %d failed: %v", n, err)
+		}
+	}
+}
+
+// A store that does not answer is away, and status says so.
+func TestSilentStoreIsAway(t *testing.T) {
+	d := newDrive(t)
+	d.makeCoders()
+	synctest.Test(t, func(t *testing.T) {
+		d.t = t
+		a := d.machine("a")
+		a.write(RootIno, "f", rough(3<<20))
+		a.close()
+		d.check(a.open())
+		f, err := a.at("f")
+		d.check(err)
+		a.store.(*mem.Store).SetHook(func(mem.Request) mem.Answer {
+			return mem.Answer{Wait: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+		})
+		start := time.Now()
+		if _, err := a.v.Read(always, f, make([]byte, 10), 1<<20); !errors.Is(err, backend.ErrAway) || time.Since(start) != opDeadline {
+			t.Fatalf("after %v: %v", time.Since(start), err)
+		}
+		if s := a.v.Status(); s.Connected || s.AwayReason == "" {
+			t.Fatalf("%+v", s)
+		}
+	})
 }
 
 // On a full disk deletions go on until only the record of a commit still fits; nothing

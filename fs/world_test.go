@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	iofs "io/fs"
+	"maps"
 	"sync"
 	"syscall"
 	"testing"
@@ -38,7 +39,10 @@ func (c *clock) add(d time.Duration) {
 }
 
 // files keeps a trust file in memory.
-type files struct{ m map[string][]byte }
+type files struct {
+	m    map[string][]byte
+	fail func() error // asked before each write
+}
 
 func (f *files) ReadFile(name string) ([]byte, error) {
 	if b, ok := f.m[name]; ok {
@@ -48,6 +52,11 @@ func (f *files) ReadFile(name string) ([]byte, error) {
 }
 
 func (f *files) WriteFileDurable(name string, data []byte) error {
+	if f.fail != nil {
+		if err := f.fail(); err != nil {
+			return err
+		}
+	}
 	f.m[name] = append([]byte(nil), data...)
 	return nil
 }
@@ -83,16 +92,20 @@ type machine struct {
 	step    func(string) error
 	held    map[string]Ino // open files, see do
 
+	budget int64
 }
 
-func newDrive(t testing.TB) *drive {
-	d := &drive{t: t, store: mem.New(t), clock: &clock{t: time.Unix(1_800_000_000, 0)}, master: keys.NewMaster()}
+func newDrive(t testing.TB) *drive { return newDriveOn(t, mem.New(t)) }
+
+func newDriveOn(t testing.TB, store *mem.Store) *drive {
+	d := &drive{t: t, store: store, clock: &clock{t: time.Unix(1_800_000_000, 0)}, master: keys.NewMaster()}
 	s := keys.NewSession(keys.StoreID{1}, "ann", d.master)
+	d.check(store.Create(context.Background(), "kist.json", keys.StoreHeader{Format: keys.StoreFormat, StoreID: s.Store}.Encode()))
 	d.check(s.SetDevice("maker", [32]byte{}))
 	_, user := s.UserPublic()
 	d.certify(nil, keys.Change{UserKey: user, Devices: []keys.NewDevice{{Public: s.DevicePublic(), Name: "maker"}}})
 	s.Head = d.state.Head
-	trust, err := log.NewTrust(&files{map[string][]byte{}}, s.TrustKey(), s.Store)
+	trust, err := log.NewTrust(&files{m: map[string][]byte{}}, s.TrustKey(), s.Store)
 	d.check(err)
 	l, err := log.Create(context.Background(), log.Config{Store: d.store, Session: s, Trust: trust, Now: d.clock.now, CheckRoot: checkRoot}, emptyRoot(d.clock.now()))
 	d.check(err)
@@ -133,6 +146,7 @@ func (d *drive) machine(name string) *machine {
 	return m
 }
 
+// device makes a further device.
 func (d *drive) device(name string) *machine {
 	k, err := d.file.WithDevice(cheap, []byte("x"), name, [32]byte{})
 	d.check(err)
@@ -140,10 +154,15 @@ func (d *drive) device(name string) *machine {
 	d.check(err)
 	d.certify(d.state, keys.Change{Devices: []keys.NewDevice{{Public: s.DevicePublic(), Name: name}}})
 	s.Head = d.state.Head
-	m := &machine{d: d, name: name, store: d.store.View(name), session: s, disk: new(disktest.Disk), files: &files{map[string][]byte{}}}
+	m := &machine{d: d, name: name, store: d.store.View(name), session: s, disk: new(disktest.Disk), files: &files{m: map[string][]byte{}}}
 	_, err = log.NewTrust(m.files, s.TrustKey(), s.Store)
 	d.check(err)
 	return m
+}
+
+// on is a copy of a machine that is not mounted, with a store of its own.
+func (m *machine) on(d *drive, store *mem.Store) *machine {
+	return &machine{d: d, name: m.name, store: store.View(m.name), session: m.session, disk: m.disk.Clone(), files: &files{m: maps.Clone(m.files.m)}}
 }
 
 func (m *machine) open() error {
@@ -151,8 +170,10 @@ func (m *machine) open() error {
 	if err != nil {
 		return err
 	}
-	m.v, err = Open(context.Background(), Options{Store: m.store, Vault: m.d.vault, Session: m.session, Trust: trust,
-		Disk: m.disk, Cache: m.cache, ReadOnly: m.frozen, Now: m.d.clock.now, Manual: true, Step: func(s string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	m.v, err = Open(ctx, Options{Store: m.store, Vault: m.d.vault, Session: m.session, Trust: trust,
+		Disk: m.disk, Now: m.d.clock.now, Manual: true, Cache: m.cache, ReadOnly: m.frozen, Budget: m.budget, Step: func(s string) error {
 			if m.step != nil {
 				return m.step(s)
 			}

@@ -22,7 +22,7 @@
 //
 // # Knobs
 //
-// KIST_CAMPAIGN, a duration like 30m, lets the randomised tests run that long;
-// without it they run briefly, and always. KIST_SEED repeats one run of them.
+// KIST_CAMPAIGN, a duration like 30m, lets the randomised tests and TestTorture run
+// that long; without it they run briefly, and always. KIST_SEED repeats one run of them.
 // KIST_KEEP=1 leaves the folders of failed tests in place.
 package integration

@@ -3,7 +3,6 @@
 package integration
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -88,57 +87,63 @@ var requireMachine = sync.OnceValue(func() error {
 // racing is the program with the race detector, which most tests drive, and
 // with the least cost of a passphrase that it accepts: with the cost of new
 // keyfiles the tests would mostly guess passphrases. quick is the program as it
-// is, for tests that count, carry much data, or are about passphrases.
+// is, for tests that count, carry much data, or are about passphrases. hasty has
+// a deadline of seconds for a call that needs the store.
 var (
-	racing = sync.OnceValues(func() (string, error) {
-		overlay, err := cheaper()
+	racing = sync.OnceValues(func() (string, error) { return buildOther("kist-race", []change{cheap, plain}, "-race") })
+	quick  = sync.OnceValues(func() (string, error) { return build("kist") })
+	hasty  = sync.OnceValues(func() (string, error) { return buildOther("kist-hasty", []change{cheap, short}) })
+)
+
+// change is a piece of source, and what stands for it in another program; QUICK is the
+// path of the program as it is.
+type change struct{ file, was, is string }
+
+var (
+	cheap = change{"crypto/keys/stretch.go", "Params{T: 3, M: 256 << 10, P: 4}", "Params{T: 3, M: 64 << 10, P: 4}"}
+	// With the race detector a child without environment waits a second before it ends.
+	plain = change{"crypto/keys/stretch.go", "exec.Command(argv[0], argv[1:]...)", `exec.Command("QUICK", argv[1:]...)`}
+	short = change{"fs/background.go", "opDeadline   = time.Minute", "opDeadline   = 5 * time.Second"}
+)
+
+// buildOther builds the program with changes.
+func buildOther(name string, changes []change, flags ...string) (string, error) {
+	program, err := quick()
+	if err != nil {
+		return "", err
+	}
+	replace := map[string]string{}
+	for i, c := range changes {
+		source, err := filepath.Abs("../" + c.file)
 		if err != nil {
 			return "", err
 		}
-		return build("kist-race", "-race", "-overlay", overlay)
-	})
-	quick = sync.OnceValues(func() (string, error) { return build("kist") })
-)
-
-// cheaply are the lines that make a passphrase dear, and what stands for them in racing:
-// the least cost, and a child without the race detector, which would wait a second
-// before it ends.
-func cheaply(plain string) map[string]string {
-	return map[string]string{
-		"Params{T: 3, M: 256 << 10, P: 4}":          "Params{T: 3, M: 64 << 10, P: 4}",
-		"cmd := exec.Command(argv[0], argv[1:]...)": fmt.Sprintf("cmd := exec.Command(%q, argv[1:]...)", plain),
-	}
-}
-
-// cheaper makes an overlay for the compiler; see racing.
-func cheaper() (string, error) {
-	source, err := filepath.Abs("../crypto/keys/stretch.go")
-	if err != nil {
-		return "", err
-	}
-	text, err := os.ReadFile(source)
-	if err != nil {
-		return "", err
-	}
-	plain, err := quick()
-	if err != nil {
-		return "", err
-	}
-	for dear, cheap := range cheaply(plain) {
-		if bytes.Count(text, []byte(dear)) != 1 {
-			return "", fmt.Errorf("%s no longer says %s; the tests must follow", filepath.Base(source), dear)
+		from := source
+		if earlier := replace[source]; earlier != "" {
+			from = earlier
 		}
-		text = bytes.Replace(text, []byte(dear), []byte(cheap), 1)
+		text, err := os.ReadFile(from)
+		if err != nil {
+			return "", err
+		}
+		if strings.Count(string(text), c.was) != 1 {
+			return "", fmt.Errorf("%s no longer says %q once; the tests must follow", c.file, c.was)
+		}
+		replace[source] = filepath.Join(suite.dir, fmt.Sprint(name, i, ".go"))
+		is := strings.ReplaceAll(c.is, "QUICK", program)
+		if err := os.WriteFile(replace[source], []byte(strings.Replace(string(text), c.was, is, 1)), 0o644); err != nil {
+			return "", err
+		}
 	}
-	other, list := filepath.Join(suite.dir, "stretch.go"), filepath.Join(suite.dir, "overlay.json")
-	if err := os.WriteFile(other, text, 0o644); err != nil {
-		return "", err
-	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {source: other}})
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		return "", err
 	}
-	return list, os.WriteFile(list, overlay, 0o644)
+	list := filepath.Join(suite.dir, name+".json")
+	if err := os.WriteFile(list, overlay, 0o644); err != nil {
+		return "", err
+	}
+	return build(name, append(flags, "-overlay", list)...)
 }
 
 func build(name string, flags ...string) (string, error) {

@@ -14,9 +14,9 @@ type contextKey struct{}
 
 // passage is what the answer's side of the proxy must know of a request.
 type passage struct {
-	m   *Meter
-	q   *Request
-	act Act
+	m    *Meter
+	q    *Request
+	rule Rule
 }
 
 func forward(to *url.URL) *httputil.ReverseProxy {
@@ -42,12 +42,14 @@ func answer(res *http.Response) error {
 	p.m.mu.Lock()
 	p.q.Status = res.StatusCode
 	p.m.mu.Unlock()
-	b := &body{ReadCloser: res.Body, count: func(n int) { p.m.count(&p.q.Down, n) }, flip: -1, cut: -1}
-	if p.act == Flip {
-		b.flip = max(0, res.ContentLength/2)
-	}
-	if p.act == Shorten {
-		b.cut = max(0, res.ContentLength/2)
+	b := &body{ReadCloser: res.Body, count: func(n int) { p.m.count(&p.q.Down, n) }, flip: -1, cut: -1, drip: -1}
+	switch middle := max(0, res.ContentLength/2); p.rule.Act {
+	case Flip:
+		b.flip = middle
+	case Shorten:
+		b.cut = middle
+	case Drip:
+		b.drip, b.wait = middle, func() bool { return pause(res.Request.Context(), p.rule.Delay) }
 	}
 	res.Body = b
 	return nil
@@ -59,27 +61,44 @@ func (m *Meter) count(into *int64, n int) {
 	m.mu.Unlock()
 }
 
+// refusals are the answers that the proxy gives itself.
+var refusals = map[Act]struct {
+	status int
+	code   string
+}{
+	Refuse: {http.StatusServiceUnavailable, "SlowDown"},
+	Fail:   {http.StatusInternalServerError, "InternalError"},
+	Deny:   {http.StatusForbidden, "AccessDenied"},
+	Expire: {http.StatusForbidden, "ExpiredToken"},
+}
+
 // ServeHTTP is the client's side of the proxy.
 func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q, rule := m.record(r)
-	if !pause(r.Context(), rule.Delay) {
+	if rule.Act != Drip && !pause(r.Context(), rule.Delay) {
+		return
+	}
+	if no, ok := refusals[rule.Act]; ok {
+		m.refuse(w, r, q, no.status, no.code)
 		return
 	}
 	switch rule.Act {
-	case Refuse:
-		m.refuse(w, r, q, http.StatusServiceUnavailable, "SlowDown")
-		return
-	case Deny:
-		m.refuse(w, r, q, http.StatusForbidden, "AccessDenied")
-		return
 	case Drop:
+		hangUp(w)
+		return
+	case Hang:
+		io.Copy(io.Discard, r.Body) // else nobody notices that the client gives up
+		select {
+		case <-r.Context().Done():
+		case <-rule.over:
+		}
 		hangUp(w)
 		return
 	}
 	if r.Body != nil {
-		r.Body = &body{ReadCloser: r.Body, count: func(n int) { m.count(&q.Up, n) }, flip: -1, cut: -1}
+		r.Body = &body{ReadCloser: r.Body, count: func(n int) { m.count(&q.Up, n) }, flip: -1, cut: -1, drip: -1}
 	}
-	r = r.WithContext(context.WithValue(r.Context(), contextKey{}, passage{m, q, rule.Act}))
+	r = r.WithContext(context.WithValue(r.Context(), contextKey{}, passage{m, q, rule}))
 	if rule.Act == Lose {
 		m.proxy.ServeHTTP(&nowhere{header: http.Header{}}, r)
 		hangUp(w)
@@ -116,12 +135,19 @@ func (m *Meter) refuse(w http.ResponseWriter, r *http.Request, q *Request, statu
 // body counts what is read through it, and alters it at an offset.
 type body struct {
 	io.ReadCloser
-	count     func(int)
-	flip, cut int64 // -1: nowhere
-	at        int64
+	count           func(int)
+	flip, cut, drip int64 // -1: nowhere
+	at              int64
+	wait            func() bool // at drip
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	if b.drip > b.at {
+		p = p[:min(int64(len(p)), b.drip-b.at)]
+	}
+	if b.drip == b.at && !b.wait() {
+		return 0, io.ErrUnexpectedEOF
+	}
 	n, err := b.ReadCloser.Read(p)
 	if b.cut >= 0 && b.at+int64(n) > b.cut {
 		n, err = int(max(0, b.cut-b.at)), io.ErrUnexpectedEOF

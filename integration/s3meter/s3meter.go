@@ -66,26 +66,34 @@ type Act int
 const (
 	Pass    Act = iota // only Delay is applied
 	Refuse             // answered 503 SlowDown, never reaches the server
+	Fail               // answered 500 InternalError, never reaches the server
 	Deny               // answered 403 AccessDenied, never reaches the server
+	Expire             // answered 403 ExpiredToken, never reaches the server
 	Drop               // connection closed, never reaches the server
+	Hang               // never answered, never reaches the server, until the client gives up or the rule ends
 	Lose               // reaches the server, its answer is dropped
 	Flip               // one bit in the middle of the answer's body is turned
 	Shorten            // the answer's body ends in its middle, its length says otherwise
+	Drip               // the second half of the answer's body comes after Delay, not before its head
 )
 
-// Rule names requests and what to do with them. An empty Verb or Class means
-// any; Times 0 means always; After lets that many pass first. A rule with From
+// Rule names requests and what to do with them. An empty Verb, Class, Prefix or
+// Suffix of the path, bucket included, means any; Times 0 means always; After lets that many pass first. A rule with From
 // holds only once that rule has acted.
 type Rule struct {
 	From  *Rule
 	Verb  string
 	Class Class
+
+	Prefix, Suffix string
+
 	After int
 	Times int
 	Delay time.Duration
 	Act   Act
 
 	seen, hits int
+	over       chan struct{} // closed when the rule ends
 }
 
 // Meter is a running proxy.
@@ -131,17 +139,19 @@ func (m *Meter) Close() error {
 func (m *Meter) Add(r Rule) *Rule {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	r.over = make(chan struct{})
 	m.rules = append(m.rules, &r)
 	return &r
 }
 
-// Remove ends a rule and says how often it acted.
+// Remove ends a rule and says how often it acted. What hangs by it is hung up.
 func (m *Meter) Remove(r *Rule) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.rules {
 		if m.rules[i] == r {
 			m.rules = append(m.rules[:i:i], m.rules[i+1:]...)
+			close(r.over)
 			break
 		}
 	}
@@ -200,6 +210,10 @@ func (m *Meter) Summary() string {
 	return fmt.Sprintf("%s: %d in all", strings.Join(parts, ", "), len(requests))
 }
 
+func (r *Rule) names(q Request) bool {
+	return named(r.Verb, r.Class, q) && strings.HasPrefix(q.Path, r.Prefix) && strings.HasSuffix(q.Path, r.Suffix)
+}
+
 func named(verb string, class Class, r Request) bool {
 	return (verb == "" || verb == r.Verb) && (class == "" || class == r.Class)
 }
@@ -230,7 +244,7 @@ func (m *Meter) record(r *http.Request) (*Request, Rule) {
 	defer m.mu.Unlock()
 	m.log = append(m.log, &q)
 	for _, rule := range m.rules {
-		if !named(rule.Verb, rule.Class, q) || rule.Times > 0 && rule.hits >= rule.Times || rule.From != nil && rule.From.hits == 0 {
+		if !rule.names(q) || rule.Times > 0 && rule.hits >= rule.Times || rule.From != nil && rule.From.hits == 0 {
 			continue
 		}
 		if rule.seen++; rule.seen <= rule.After {

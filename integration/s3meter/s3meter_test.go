@@ -2,6 +2,8 @@ package s3meter
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -92,11 +94,14 @@ func TestRules(t *testing.T) {
 	}{
 		{Pass, 1, 200, false, false},
 		{Refuse, 0, 503, false, true},
+		{Fail, 0, 500, false, true},
 		{Deny, 0, 403, false, true},
+		{Expire, 0, 403, false, true},
 		{Drop, 0, 0, true, true},
 		{Lose, 1, 0, true, true},
 		{Flip, 1, 200, false, true},
 		{Shorten, 1, 200, true, true},
+		{Drip, 1, 200, false, false},
 	} {
 		m, reached := behind(t)
 		rule := m.Add(Rule{Verb: "GET", Class: Log, After: 1, Times: 1, Act: c.act})
@@ -135,6 +140,84 @@ func TestDelay(t *testing.T) {
 	}
 	if m.Remove(rule) != 1 {
 		t.Error("the rule did not act")
+	}
+}
+
+// The head of an answer that drips comes at once, its end does not.
+func TestDrip(t *testing.T) {
+	m, _ := behind(t)
+	m.Add(Rule{Class: Log, Delay: 80 * time.Millisecond, Act: Drip})
+	start := time.Now()
+	res, err := http.Get(m.Endpoint() + slot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	half := make([]byte, 500)
+	if _, err := io.ReadFull(res.Body, half); err != nil {
+		t.Fatal(err)
+	}
+	head := time.Since(start)
+	rest, err := io.ReadAll(res.Body)
+	if took := time.Since(start); err != nil || len(rest) != 500 || took < 80*time.Millisecond || head >= took {
+		t.Errorf("%d octets, %v; the first half after %v, the last after %v", len(rest), err, head, took)
+	}
+}
+
+// A hanging request ends when its client gives up, and reaches nobody.
+func TestHang(t *testing.T) {
+	m, reached := behind(t)
+	rule := m.Add(Rule{Verb: "PUT", Act: Hang})
+	for _, content := range []string{"", "body"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 80*time.Millisecond)
+		r, err := http.NewRequestWithContext(ctx, "PUT", m.Endpoint()+slot, strings.NewReader(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res, err := http.DefaultClient.Do(r); err == nil {
+			t.Errorf("answered %d", res.StatusCode)
+		} else if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		cancel()
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := send(t, m, "PUT", slot, "x")
+		ended <- err
+	}()
+	for m.Hits(rule) < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	if m.Remove(rule); <-ended == nil {
+		t.Error("what hung was answered")
+	}
+	if _, _, err := send(t, m, "PUT", slot, "x"); err != nil || reached.Load() != 1 {
+		t.Errorf("%v; %d requests reached the server, want the last one", err, reached.Load())
+	}
+}
+
+func TestCodes(t *testing.T) {
+	for act, want := range refusals {
+		m, _ := behind(t)
+		m.Add(Rule{Act: act})
+		status, got, err := send(t, m, "PUT", slot, "x")
+		if err != nil || status != want.status || !strings.Contains(string(got), "<Code>"+want.code+"</Code>") {
+			t.Errorf("act %d: %d %s, %v", act, status, got, err)
+		}
+	}
+}
+
+func TestPaths(t *testing.T) {
+	m, _ := behind(t)
+	first := m.Add(Rule{Prefix: "/bucket/p/vaults/" + vault + "/log/", Suffix: "1", Act: Fail})
+	for path, want := range map[string]int{slot: 500, slot[:len(slot)-1] + "2": 200, pack: 200, "/other" + slot: 200} {
+		if status, _, err := send(t, m, "GET", path, ""); err != nil || status != want {
+			t.Errorf("%s: %d, %v, want %d", path, status, err, want)
+		}
+	}
+	if n := m.Remove(first); n != 1 {
+		t.Errorf("%d hits, want 1", n)
 	}
 }
 

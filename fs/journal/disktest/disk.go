@@ -1,13 +1,16 @@
 // Package disktest is a disk in memory that forgets, for tests.
 //
 // It keeps apart what was synced and what was only written. Crash(seed) cuts
-// the power: each unsynced write survives wholly, in part, as garbage or not
-// at all, in any order; each unsynced change of the directory survives or not.
+// the power: each unsynced write survives wholly, in part, as garbage, in some
+// of its sectors or not at all, in any order, but a sector written with the
+// bytes that it had keeps them; each unsynced change of the directory survives
+// or not.
 // After a failed Sync the writes before it can still be read, but are lost at
 // the next crash, as on Linux. The same seed gives the same outcome.
 package disktest
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -274,6 +277,13 @@ func (d *Disk) Free() (int64, error) {
 // Close does nothing: a disk can be opened again.
 func (d *Disk) Close() error { return nil }
 
+// Kill ends the process that uses the disk: its files are dead, nothing is lost.
+func (d *Disk) Kill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.boot++
+}
+
 // Crash cuts the power.
 func (d *Disk) Crash(seed uint64) {
 	d.mu.Lock()
@@ -307,21 +317,49 @@ func (f *inode) crash(r *rand.Rand) {
 	for _, i := range r.Perm(len(f.writes)) {
 		w := f.writes[i]
 		n := len(w.data)
-		switch fate := r.IntN(8); {
+		switch fate := r.IntN(9); {
 		case fate < 3: // lost
 		case fate < 6 || n == 0:
 			f.synced = w.apply(f.synced)
 		case fate == 6:
 			f.synced = write{w.off, w.data[:r.IntN(n)]}.apply(f.synced)
+		case fate == 7:
+			f.synced = w.sectors(r, f.synced, true)
 		default:
-			junk := make([]byte, n)
-			for i := range junk {
-				junk[i] = byte(r.Uint32())
-			}
-			f.synced = write{w.off, junk}.apply(f.synced)
+			f.synced = w.sectors(r, f.synced, false)
 		}
 	}
 	f.data, f.writes, f.alloc = slices.Clone(f.synced), nil, 0
+}
+
+const sector = 512
+
+// sectors applies a write of which each sector arrives, or arrives as garbage, or does
+// not. A sector that held these very bytes still does.
+func (w write) sectors(r *rand.Rand, b []byte, allGarbage bool) []byte {
+	for from := 0; from < len(w.data); {
+		to := min(len(w.data), from+sector-int(w.off+int64(from))%sector)
+		part := write{w.off + int64(from), w.data[from:to]}
+		fate := r.IntN(8)
+		switch {
+		case part.there(b) || fate < 2 && !allGarbage:
+		case fate == 2 || allGarbage:
+			part.data = make([]byte, to-from)
+			for i := range part.data {
+				part.data[i] = byte(r.Uint32())
+			}
+			fallthrough
+		default:
+			b = part.apply(b)
+		}
+		from = to
+	}
+	return b
+}
+
+func (w write) there(b []byte) bool {
+	end := int(w.off) + len(w.data)
+	return end <= len(b) && bytes.Equal(b[w.off:end], w.data)
 }
 
 func (w write) apply(b []byte) []byte {
