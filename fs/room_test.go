@@ -201,6 +201,15 @@ func TestWriterWaitsForTheStore(t *testing.T) {
 		}
 		d.check(err)
 	}
+	began := time.Now()
+	for range 20 {
+		if err := write(always, 100); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("20 writers had to wait %v for a store that is away", took)
+	}
 	if s := a.v.Status(); s.Failed != "" || s.Connected {
 		t.Fatalf("%+v", s)
 	}
@@ -221,5 +230,39 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatal("no sign of", what)
 		}
+	}
+}
+
+// What a writer was promised is kept, although a commit has ended the segment in which
+// there was room for it, and the disk is full since.
+func TestPromisedRoomIsLost(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	a.smallSegments()
+	ino := a.write(RootIno, "f", rough(6<<20))
+	text := rough(900_000)
+	a.during(StepFreeze, func() {
+		a.put(ino, text, 8<<20)
+		a.disk.SetCapacity(1)
+		a.v.jrn.GiveReserve()
+	})
+	if err := a.v.Sync(always); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if _, err := a.v.Write(always, ino, []byte("x"), 0, WriteOpts{}); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if err := a.v.Fsync(always, ino); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal("what is in memory only was acknowledged:", err)
+	}
+	if s := a.v.Status(); s.Failed != "" || a.read("f")[8<<20:] != text {
+		t.Fatal("lost; ", s.Failed)
+	}
+	a.disk.SetCapacity(0)
+	d.check(a.v.Fsync(always, ino))
+	d.check(a.crash(3))
+	a.sync()
+	if d.machine("b").read("f")[8<<20:] != text {
+		t.Fatal("another machine does not have it")
 	}
 }

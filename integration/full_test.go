@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,10 +47,10 @@ func (m *Machine) size(f *os.File) int64 {
 // is removed.
 func (m *Machine) take(dir string, left int64) (ballast string) {
 	m.w.t.Helper()
-	ballast = filepath.Join(dir, "ballast")
-	f, err := os.Create(ballast)
+	f, err := os.CreateTemp(dir, "ballast-")
 	m.w.ok(err)
 	defer f.Close()
+	ballast = f.Name()
 	const slack = 4 << 20 // for what the file system itself takes
 	if size := m.free(dir) - left - slack; size > 0 {
 		m.w.ok(unix.Fallocate(int(f.Fd()), 0, 0, size))
@@ -63,6 +65,25 @@ func (m *Machine) take(dir string, left int64) (ballast string) {
 		m.w.t.Fatal(err)
 	}
 	return ballast
+}
+
+// quiet waits until nothing changes below a folder for two seconds.
+func (m *Machine) quiet(dir string) {
+	m.w.t.Helper()
+	last, since := "", time.Now()
+	eventually(m.w.t, stepLimit, "quiet", func() error {
+		out, err := exec.Command("ls", "-ls", "--full-time", dir).CombinedOutput()
+		if err != nil {
+			return err
+		}
+		if now := string(out); now != last {
+			last, since = now, time.Now()
+		}
+		if time.Since(since) < 2*time.Second {
+			return errors.New("it changes")
+		}
+		return nil
+	})
 }
 
 // fill writes files of a MiB, each acknowledged by fsync, until one cannot be
@@ -158,6 +179,9 @@ func TestCacheDiskFull(t *testing.T) {
 	}
 	use("roomy")
 	pid := a.daemon()
+	// Below its floor the cache writes no more; what it had begun comes to its end.
+	first := a.take(cache, 100<<20)
+	a.quiet(filepath.Join(cache, "db"))
 	ballast := a.take(cache, 0)
 	use("full")
 	if got := a.daemon(); got != pid {
@@ -166,7 +190,7 @@ func TestCacheDiskFull(t *testing.T) {
 	a.crash()
 	a.mount()
 	use("again")
-	w.ok(os.Remove(ballast))
+	w.ok(errors.Join(os.Remove(ballast), os.Remove(first)))
 	before := a.status()["cache_bytes"].(float64)
 	use("free")
 	if after := a.status()["cache_bytes"].(float64); after <= before {
