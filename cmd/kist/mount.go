@@ -11,7 +11,7 @@ import (
 	"kist/fs/drive"
 )
 
-func mountVerb() *cobra.Command {
+func mountVerb(in *interrupts) *cobra.Command {
 	var pass passFlags
 	var cfg drive.MountConfig
 	var foreground bool
@@ -28,31 +28,37 @@ func mountVerb() *cobra.Command {
 			if cfg.CacheSize, err = parseSize(cacheSize); err != nil {
 				return err
 			}
-			if fsync != "journal" && fsync != "store" {
-				return usage("--fsync is journal or store")
+			if cfg.FsyncStore, err = parseFsync(fsync); err != nil {
+				return err
 			}
-			cfg.FsyncStore = fsync == "store"
 			root, err := homes()
 			if err != nil {
 				return err
 			}
 			if foreground {
-				return drive.Serve(cmd.Context(), root, cfg, pass.current(cmd.Context()), func() error {
-					fmt.Fprintln(os.Stderr, "kist: mounted")
-					return nil
+				defer progressEnd()
+				return drive.Serve(cmd.Context(), root, cfg, pass.current(cmd.Context()), drive.Host{
+					Ready: func() error {
+						in.serving.Store(true)
+						fmt.Fprintln(os.Stderr, "kist: mounted")
+						return nil
+					},
+					Progress: ending(), Hurry: in.hurry,
 				})
 			}
 			return drive.Mount(cmd.Context(), root, cfg, pass.current(cmd.Context()))
 		},
 	}
-	cmd.Flags().BoolVar(&foreground, "foreground", false, "serve in this very process; SIGTERM stores everything and unmounts")
+	cmd.Flags().BoolVar(&foreground, "foreground", false, "serve in this very process; SIGTERM stores everything and unmounts, a second one unmounts at once")
 	cmd.Flags().BoolVar(&cfg.ReadOnly, "read-only", false, "change nothing")
 	cmd.Flags().BoolVar(&cfg.AllowOther, "allow-other", false, "let other users of this machine in")
-	cmd.Flags().StringVar(&cacheSize, "cache-size", "10G", "`SIZE` of the cache on disk, with K, M, G or T")
+	cmd.Flags().StringVar(&cacheSize, "cache-size", defaultCacheSize, "`SIZE` of the cache on disk, with K, M, G or T")
 	cmd.Flags().StringVar(&fsync, "fsync", "journal", "`WHERE` fsync brings data: the journal on this disk, or the store")
 	pass.add(cmd)
 	return cmd
 }
+
+const defaultCacheSize = "10G"
 
 // parseSize reads 512M and the like, in powers of 1024.
 func parseSize(s string) (int64, error) {
@@ -65,12 +71,22 @@ func parseSize(s string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n < 0 || n > 1<<62>>shift {
-		return 0, usage("--cache-size is a number with K, M, G or T, such as 512M")
+		return 0, usage("the size of the cache is a number with K, M, G or T, such as 512M")
 	}
 	return n << shift, nil
 }
 
-func daemonVerb() *cobra.Command {
+func parseFsync(s string) (store bool, err error) {
+	if s != "journal" && s != "store" {
+		return false, usage("fsync is journal or store")
+	}
+	return s == "store", nil
+}
+
+func daemonVerb(in *interrupts) *cobra.Command {
 	return &cobra.Command{Use: drive.DaemonVerb, Hidden: true, Args: args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return drive.RunDaemon(cmd.Context()) }}
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in.serving.Store(true)
+			return drive.RunDaemon(cmd.Context(), in.hurry)
+		}}
 }
