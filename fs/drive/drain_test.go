@@ -21,8 +21,8 @@ func TestPace(t *testing.T) {
 		{4 * time.Second, 100, 40 * mib, 13 * mib, 0, "100 changes, 32 MiB to store, 2048 KiB/s, about 16s left", "what the store took no longer waits"},
 		{7 * time.Second, 100, 40 * mib, 13 * mib, 3 * time.Second, "100 changes, 32 MiB to store, 1170 KiB/s, about 28s left", "slower"},
 		{13 * time.Second, 100, 40 * mib, 13 * mib, 9 * time.Second, "100 changes, 32 MiB to store; nothing was stored for 9s", "stuck"},
-		{60 * time.Second, 30, 10 * mib, 35 * mib, 0, "30 changes, 10240 KiB to store, 512 KiB/s, about 20s left", "a commit counts anew"},
-		{61 * time.Second, 30, 10 * mib, 37 * mib, 0, "30 changes, 8192 KiB to store, 475 KiB/s, about 17s left", "the first minute no longer counts"},
+		{60 * time.Second, 30, 10 * mib, 35 * mib, 0, "30 changes, 10 MiB to store, 512 KiB/s, about 20s left", "a commit counts anew"},
+		{61 * time.Second, 30, 10 * mib, 37 * mib, 0, "30 changes, 8192 KiB to store, 431 KiB/s, about 19s left", "the first minute no longer counts"},
 		{62 * time.Second, 30, 10 * mib, 99 * mib, 0, "30 changes, 0 B to store", "it took more than there was"},
 		{130 * time.Second, 30, 10 * mib, 99 * mib, 68 * time.Second, "30 changes, 0 B to store; nothing was stored for 1m8s", "long stuck"},
 	} {
