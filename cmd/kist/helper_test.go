@@ -103,6 +103,7 @@ func TestFstab(t *testing.T) {
 	u.write("fstab", strings.Join([]string{"dir:" + u.path("store"), u.path("mnt"), "kist",
 		"passphrase_file=" + u.path("pass") + ",home=" + u.path("home") + ",noexec,_netdev,nofail,x-systemd.mount-timeout=5min", "0", "0\n"}, " "), 0o600)
 	script := `set -eu
+		trap 'KIST_HOME="$1/home" "$2" umount --no-drain "$1/mnt" 2> /dev/null || true' EXIT
 		sbin=$(readlink -f /sbin)
 		mount --bind "$1/sbin" "$sbin"
 		mount -T "$1/fstab" "$1/mnt"
