@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -264,7 +265,11 @@ func (v *Vault) complain(msg string) {
 	v.count(func(s *counters) { s.note(v.opt.Now(), msg) })
 }
 
+// note keeps the last errors; one that comes again and again stands there once.
 func (s *counters) note(now time.Time, msg string) {
+	if n := len(s.errs); n > 0 && strings.HasSuffix(s.errs[n-1], "Z "+msg) {
+		s.errs = s.errs[:n-1]
+	}
 	s.errs = append(s.errs, now.UTC().Format(time.RFC3339)+" "+msg)
 	if len(s.errs) > errorsToKeep {
 		s.errs = s.errs[1:]
@@ -285,6 +290,10 @@ func (v *Vault) outcome(what string, err error) {
 
 func (v *Vault) logError(what string, err error) {
 	v.opt.Logger.Error(what, "err", err)
+	if errors.Is(err, backend.ErrAway) || errors.Is(err, backend.ErrDenied) {
+		return // Status says so as long as it lasts
+	}
+	v.count(func(s *counters) { s.note(v.opt.Now(), what+": "+err.Error()) })
 }
 
 // Sync returns when everything done before the call is in the store. While the store

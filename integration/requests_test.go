@@ -63,7 +63,7 @@ func TestRequests(t *testing.T) {
 		}
 		return nil
 	})
-	a.quiet()
+	a.quietCommits()
 	b.umount()
 	a.lostRace(b)
 	b.mount()
@@ -111,9 +111,9 @@ func (m *Machine) quietly(what string, do func()) {
 	}
 }
 
-// quiet makes small changes and lets the committer's pause pass: each commit is
+// quietCommits makes small changes and lets the committer's pause pass: each commit is
 // one pack and one slot.
-func (m *Machine) quiet() {
+func (m *Machine) quietCommits() {
 	m.w.t.Helper()
 	for _, change := range []string{"echo x > small", "echo y >> small", "mkdir sub; echo z > sub/z", "rm small", "chmod 700 sub"} {
 		m.counted("a quiet commit: "+change, "PUT", 2, func() {

@@ -4,15 +4,14 @@
 // function of fs/drive. Answers go to standard output, everything else to
 // standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 damage found,
 // 4 refused as stale, rolled back or forked, 5 store away or timed out, 6 wrong
-// passphrase or keys, 7 in use.
+// passphrase or keys, 7 in use. Under the name mount.kist it is what mount(8)
+// calls; see helper.go.
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -24,11 +23,12 @@ import (
 func main() { os.Exit(run()) }
 
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends at once; the journal keeps what is there
-	syscall.Umask(0o077)         // what kist makes beside a mount is its user's alone
-	err := root().ExecuteContext(ctx)
+	syscall.Umask(0o077) // what kist makes beside a mount is its user's alone
+	ctx, in := listenForSignals()
+	if isHelper(os.Args) {
+		return runHelper(ctx, os.Args[1:])
+	}
+	err := root(in).ExecuteContext(ctx)
 	if err != nil && !errors.Is(err, errTold) {
 		fmt.Fprintln(os.Stderr, "kist:", err)
 	}
@@ -41,7 +41,7 @@ func homes() (home.Root, error) { return home.Find(os.Getenv) }
 // errTold joins an error that the verb has explained already.
 var errTold = errors.New("told")
 
-func root() *cobra.Command {
+func root(in *interrupts) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "kist",
 		Short:         "An encrypted drive that lives in a bucket",
@@ -58,8 +58,8 @@ func root() *cobra.Command {
 	}
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage("%v", err) })
 	cmd.CompletionOptions.HiddenDefaultCmd = true
-	cmd.AddCommand(initVerb(), mountVerb(), umountVerb(), syncVerb(), statusVerb(), checkVerb(), journalVerb(),
-		idVerb(), passwdVerb(), trustVerb(), versionVerb(), daemonVerb(), stretchVerb())
+	cmd.AddCommand(initVerb(), mountVerb(in), umountVerb(), syncVerb(), statusVerb(), checkVerb(), journalVerb(),
+		idVerb(), passwdVerb(), trustVerb(), versionVerb(), daemonVerb(in), stretchVerb())
 	return cmd
 }
 
@@ -91,18 +91,4 @@ func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 		}}
 	cmd.AddCommand(verbs...)
 	return cmd
-}
-
-// progress shows how far a long verb is: on a terminal in one line, else not at
-// all.
-func progress(line string) {
-	if isTerminal(os.Stderr) {
-		fmt.Fprintf(os.Stderr, "\r\x1b[K%s", line)
-	}
-}
-
-func progressEnd() {
-	if isTerminal(os.Stderr) {
-		fmt.Fprint(os.Stderr, "\r\x1b[K")
-	}
 }

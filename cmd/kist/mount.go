@@ -11,7 +11,7 @@ import (
 	"kist/fs/drive"
 )
 
-func mountVerb() *cobra.Command {
+func mountVerb(in *interrupts) *cobra.Command {
 	var pass passFlags
 	var cfg drive.MountConfig
 	var foreground bool
@@ -28,25 +28,26 @@ func mountVerb() *cobra.Command {
 			if cfg.CacheSize, err = parseSize("--cache-size", cacheSize); err != nil {
 				return err
 			}
-			if cfg.JournalSize, err = parseSize("--journal-size", journalSize); err != nil {
+			if cfg.JournalSize, err = parseJournal("--journal-size", journalSize); err != nil {
 				return err
 			}
-			if cfg.JournalSize < drive.MinJournal {
-				return usage("--journal-size is at least %dM", drive.MinJournal>>20)
+			if cfg.FsyncStore, err = parseFsync(fsync); err != nil {
+				return err
 			}
-			if fsync != "journal" && fsync != "store" {
-				return usage("--fsync is journal or store")
-			}
-			cfg.FsyncStore = fsync == "store"
 			root, err := homes()
 			if err != nil {
 				return err
 			}
 			if foreground {
-				return drive.Serve(cmd.Context(), root, cfg, pass.current(cmd.Context()), func(note string) error {
-					fmt.Fprintln(os.Stderr, "kist: mounted")
-					tell(note)
-					return nil
+				defer progressEnd()
+				return drive.Serve(cmd.Context(), root, cfg, pass.current(cmd.Context()), drive.Host{
+					Ready: func(note string) error {
+						in.serving.Store(true)
+						fmt.Fprintln(os.Stderr, "kist: mounted")
+						tell(note)
+						return nil
+					},
+					Progress: ending(), Hurry: in.hurry,
 				})
 			}
 			note, err := drive.Mount(cmd.Context(), root, cfg, pass.current(cmd.Context()))
@@ -54,11 +55,11 @@ func mountVerb() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&foreground, "foreground", false, "serve in this very process; SIGTERM stores everything and unmounts")
+	cmd.Flags().BoolVar(&foreground, "foreground", false, "serve in this very process; SIGTERM stores everything and unmounts, a second one unmounts at once")
 	cmd.Flags().BoolVar(&cfg.ReadOnly, "read-only", false, "change nothing")
 	cmd.Flags().BoolVar(&cfg.AllowOther, "allow-other", false, "let other users of this machine in")
-	cmd.Flags().StringVar(&cacheSize, "cache-size", "10G", "`SIZE` of the cache on disk, with K, M, G or T")
-	cmd.Flags().StringVar(&journalSize, "journal-size", "4G", "most `SIZE` of what waits on disk to be stored, with K, M, G or T")
+	cmd.Flags().StringVar(&cacheSize, "cache-size", defaultCacheSize, "`SIZE` of the cache on disk, with K, M, G or T")
+	cmd.Flags().StringVar(&journalSize, "journal-size", defaultJournalSize, "most `SIZE` of what waits on disk to be stored, with K, M, G or T")
 	cmd.Flags().StringVar(&fsync, "fsync", "journal", "`WHERE` fsync brings data: the journal on this disk, or the store")
 	pass.add(cmd)
 	return cmd
@@ -71,8 +72,21 @@ func tell(note string) {
 	}
 }
 
+const (
+	defaultCacheSize   = "10G"
+	defaultJournalSize = "4G"
+)
+
+func parseJournal(name, s string) (int64, error) {
+	n, err := parseSize(name, s)
+	if err == nil && n < drive.MinJournal {
+		err = usage("%s is at least %dM", name, drive.MinJournal>>20)
+	}
+	return n, err
+}
+
 // parseSize reads 512M and the like, in powers of 1024.
-func parseSize(flag, s string) (int64, error) {
+func parseSize(name, s string) (int64, error) {
 	digits, shift := strings.ToUpper(s), 0
 	digits = strings.TrimSuffix(strings.TrimSuffix(digits, "B"), "I")
 	if n := len(digits); n > 0 {
@@ -82,12 +96,22 @@ func parseSize(flag, s string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n < 0 || n > 1<<62>>shift {
-		return 0, usage("%s is a number with K, M, G or T, such as 512M", flag)
+		return 0, usage("%s is a number with K, M, G or T, such as 512M", name)
 	}
 	return n << shift, nil
 }
 
-func daemonVerb() *cobra.Command {
+func parseFsync(s string) (store bool, err error) {
+	if s != "journal" && s != "store" {
+		return false, usage("fsync is journal or store")
+	}
+	return s == "store", nil
+}
+
+func daemonVerb(in *interrupts) *cobra.Command {
 	return &cobra.Command{Use: drive.DaemonVerb, Hidden: true, Args: args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return drive.RunDaemon(cmd.Context()) }}
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in.serving.Store(true)
+			return drive.RunDaemon(cmd.Context(), in.hurry)
+		}}
 }

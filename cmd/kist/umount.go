@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"kist/fs/drive"
@@ -13,8 +16,12 @@ func umountVerb() *cobra.Command {
 		Short: "Bring everything into the store and unmount",
 		Args:  args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			defer progressEnd()
-			return drive.Umount(cmd.Context(), args[0], noDrain, progress)
+			left, err := drive.Umount(cmd.Context(), args[0], noDrain, ending())
+			progressEnd()
+			if err == nil && left.Ops > 0 {
+				fmt.Fprintln(os.Stderr, "kist:", left)
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&noDrain, "no-drain", false, "leave in the journal what is not yet in the store; the next mount goes on")

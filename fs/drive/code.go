@@ -21,7 +21,7 @@ const (
 	CodeUsage      = 2
 	CodeDamage     = 3 // something that is or was in the store does not verify
 	CodeRefused    = 4 // stale, rolled back, forked, or a copy of another device
-	CodeAway       = 5 // the store is away, refuses access or took too long
+	CodeAway       = 5 // the store is away, refuses access or took too long; also where a signal ended the waiting
 	CodePassphrase = 6 // wrong passphrase, or keys that do not fit
 	CodeInUse      = 7
 )
@@ -35,6 +35,8 @@ var (
 	ErrNotMounted = errors.New("no kist drive is mounted there")
 	// ErrDead: a drive is mounted there whose daemon is gone.
 	ErrDead = errors.New("the daemon of the drive mounted there is gone")
+	// ErrLeft: the storing was ended before everything was in the store.
+	ErrLeft = errors.New("not everything is in the store")
 	// ErrBusy: files of the drive are open.
 	ErrBusy = errors.New("the drive is in use")
 )
@@ -71,6 +73,7 @@ var codes = []struct {
 	{CodeDamage, backend.ErrTooLarge},
 	{CodeAway, backend.ErrAway},
 	{CodeAway, backend.ErrDenied},
+	{CodeAway, ErrLeft},
 	{CodeAway, context.DeadlineExceeded},
 	{CodeAway, os.ErrDeadlineExceeded},
 	{CodeUsage, backend.ErrInvalid},

@@ -17,7 +17,7 @@ const maxLine = 1 << 20
 
 // request is what a verb sends: one line of JSON.
 type request struct {
-	Op       string        `json:"op"` // status, sync, umount, check
+	Op       string        `json:"op"` // status, sync, umount, yield, check
 	NoDrain  bool          `json:"no_drain,omitempty"`
 	ReadData bool          `json:"read_data,omitempty"`
 	Timeout  time.Duration `json:"timeout,omitempty"`

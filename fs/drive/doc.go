@@ -16,6 +16,10 @@
 // mount: an extended attribute of its top (see fs/mount) names a socket, which only its user can reach. A verb's answer is an exit code and a
 // message made by the daemon; so a verb acts alike whoever carries it out.
 //
+// However a mount ends, what is not in the store is stored first, as long as that
+// makes progress: end.go. What is left is in the journal, and the end says how
+// much; a daemon that only stores gives way to the next mount.
+//
 // A store whose kist.json is missing is away (backend.ErrAway), never empty:
 // an empty bucket of the right name may be the wrong one, or a mount that is
 // missing. A mount does not need the store (see fs.Open); before its first use, and

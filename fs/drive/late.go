@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	knock = 10 * time.Second // a store that takes longer to say who it is is away
-	quiet = time.Second      // after a failure, so long nobody knocks again
+	knock    = 10 * time.Second // a store that takes longer to say who it is is away
+	breather = time.Second      // after a failure, so long nobody knocks again
 )
 
 var errSilent = fmt.Errorf("%w: it did not answer within %v", backend.ErrAway, knock)
@@ -62,7 +62,7 @@ func (l *late) reach(ctx context.Context) (*backend.Store, error) {
 	if probe.Err() != nil {
 		err = errSilent
 	}
-	l.err, l.next = err, time.Now().Add(quiet)
+	l.err, l.next = err, time.Now().Add(breather)
 	return nil, err
 }
 

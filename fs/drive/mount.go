@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -21,9 +22,21 @@ type MountConfig struct {
 	Dir         string
 	ReadOnly    bool
 	AllowOther  bool
-	FsyncStore  bool  // fsync waits for the commit
-	CacheSize   int64 // bytes on disk
-	JournalSize int64 // bytes on disk, at least MinJournal
+	NoExec      bool
+	FsyncStore  bool   // fsync waits for the commit
+	CacheSize   int64  // bytes on disk
+	JournalSize int64  // bytes on disk, at least MinJournal
+	Source      string // shown in the kernel's table of mounts, where root mounts; "": kist
+}
+
+// Host is the process that serves a mount.
+type Host struct {
+	Ready    func(note string) error // called when the mount is usable, with what Mount would say
+	Progress func(string)            // how far the storing before the end is; may be nil
+	Hurry    <-chan struct{}         // closed when the rest is to be left to the journal
+
+	service    *service
+	background bool // standard error is the log
 }
 
 // Mount returns when the drive is mounted and usable, or with the reason why
@@ -39,14 +52,15 @@ func Mount(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (not
 	return launch(ctx, o, p.home.LogPath())
 }
 
-// Serve mounts and serves in this very process; ready is called when the mount
-// is usable, with what Mount would say.
-func Serve(ctx context.Context, root home.Root, cfg MountConfig, ask Asker, ready func(note string) error) error {
+// Serve mounts and serves in this very process, which may be a service of
+// systemd. When ctx ends, it stores everything and unmounts.
+func Serve(ctx context.Context, root home.Root, cfg MountConfig, ask Asker, host Host) error {
 	o, _, err := prepare(ctx, root, cfg, ask)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, o, ready)
+	host.service = newService(os.Getenv)
+	return serve(ctx, o, host)
 }
 
 func prepare(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (order, place, error) {
@@ -60,10 +74,11 @@ func prepare(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (o
 		return none, p, err
 	}
 	cfg.Store = p.spec.String()
-	if held, err := p.home.Held(p.answers); err != nil || held {
-		if held {
-			err = fmt.Errorf("%w: this store is mounted on this machine already; nothing was changed", home.ErrInUse)
-		}
+	held, err := p.home.Held(p.answers)
+	if err == nil && held {
+		err = p.takeOver(ctx)
+	}
+	if err != nil {
 		return none, p, err
 	}
 	if err := prepareDir(cfg.Dir); err != nil {
@@ -80,6 +95,20 @@ func prepare(ctx context.Context, root home.Root, cfg MountConfig, ask Asker) (o
 	}
 	pass, err := ask()
 	return order{cfg, root, pass}, p, err
+}
+
+// takeOver lets the daemon of a drive that is unmounted, and still being stored,
+// leave the rest to us.
+func (p place) takeOver(ctx context.Context) error {
+	c, err := call(ctx, p.home.ControlPath(), request{Op: "yield"}, nil, nil)
+	if c != nil {
+		defer c.Close()
+	}
+	var told *Told
+	if errors.As(err, &told) || ctx.Err() != nil {
+		return err
+	}
+	return home.Free(p.home.Dir(), gone) // where it has ended meanwhile, too
 }
 
 // answers says whether a daemon listens for this state folder.
@@ -129,29 +158,34 @@ func (p place) journalDir(s *keys.Session) string {
 const gone = 10 * time.Second
 
 // Umount brings everything into the store, unmounts, and returns when the
-// daemon has gone and its lock is free. An error before the unmount leaves the
-// drive mounted. A mount whose daemon has died is taken away.
-func Umount(ctx context.Context, dir string, noDrain bool, progress func(string)) error {
+// daemon has gone and its lock is free, with what is left in the journal. An
+// error before the unmount leaves the drive mounted. A mount whose daemon has
+// died is taken away.
+func Umount(ctx context.Context, dir string, noDrain bool, progress func(string)) (Left, error) {
+	var left Left
 	socket, err := controlOf(ctx, dir)
 	if errors.Is(err, ErrDead) {
-		return clearDead(dir)
+		return left, clearDead(dir)
 	}
 	if err != nil {
-		return err
+		return left, err
 	}
-	c, err := call(ctx, socket, request{Op: "umount", NoDrain: noDrain}, nil, progress)
+	c, err := call(ctx, socket, request{Op: "umount", NoDrain: noDrain}, &left, progress)
 	if c == nil {
-		return err
+		return left, err
 	}
 	defer c.Close()
+	if ctx.Err() != nil {
+		return left, errors.New("interrupted; unless that was too late, the drive is still mounted; kist umount --no-drain leaves what waits in the journal")
+	}
 	if err != nil {
-		return err
+		return left, err
 	}
 	if err := home.Free(filepath.Dir(socket), gone); err != nil {
-		return err
+		return left, err
 	}
 	awaitEnd(c)
-	return nil
+	return left, nil
 }
 
 // reaped is how long a process that has freed everything may still be listed: its

@@ -60,7 +60,7 @@ func prepareDaemon(logPath string) (cmd *exec.Cmd, orders, reports *os.File, err
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	log, err := openLog(logPath)
+	log, err := appendTo(logPath)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -86,18 +86,6 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// maxLog is where a log file is set aside for a new one.
-const maxLog = 4 << 20
-
-func openLog(path string) (*os.File, error) {
-	if fi, err := os.Stat(path); err == nil && fi.Size() > maxLog {
-		if err := os.Rename(path, path+".old"); err != nil {
-			return nil, err
-		}
-	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-}
-
 func readReport(r io.Reader) (note string, err error) {
 	line, err := bufio.NewReader(r).ReadBytes('\n')
 	if err != nil {
@@ -115,8 +103,8 @@ func readReport(r io.Reader) (note string, err error) {
 
 // RunDaemon is the other side of launch: it serves until the drive is
 // unmounted. An error after the mount was reported usable is returned; an
-// earlier one has been reported.
-func RunDaemon(ctx context.Context) error {
+// earlier one has been reported. hurry is as in [Host].
+func RunDaemon(ctx context.Context, hurry <-chan struct{}) error {
 	syscall.CloseOnExec(orderFD)
 	syscall.CloseOnExec(reportFD)
 	orders, reports := os.NewFile(orderFD, "orders"), os.NewFile(reportFD, "reports")
@@ -133,7 +121,7 @@ func RunDaemon(ctx context.Context) error {
 		defer reports.Close()
 		return json.NewEncoder(reports).Encode(answer(note, nil))
 	}
-	err := serve(ctx, o, ready)
+	err := serve(ctx, o, Host{Ready: ready, Hurry: hurry, service: new(service), background: true})
 	if err != nil {
 		json.NewEncoder(reports).Encode(answer(nil, err))
 	}

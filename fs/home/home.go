@@ -14,7 +14,7 @@
 //	lock       held exclusively by the daemon that serves the store
 //	control    the daemon's socket
 //	former/    what belonged to devices that the folder was before
-//	log        the daemon's messages; no names, paths or keys
+//	log        the daemon's messages; no names, paths or keys; log.old what it held before
 //
 // below $KIST_HOME/<store id>, or, without $KIST_HOME, below the state folder
 // of the XDG rules, with the cache below the cache folder of those rules.

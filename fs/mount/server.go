@@ -26,6 +26,8 @@ type Owner struct{ Uid, Gid uint32 }
 type Options struct {
 	AllowOther bool             // let other users in, as far as the modes allow
 	ReadOnly   bool             // the kernel refuses every change
+	NoExec     bool             // and to run what is in it
+	Source     string           // what the kernel's table of mounts shows, where root mounts; empty: kist
 	AsUser     *Owner           // show everything as this user's
 	Control    string           // value of ControlXattr; empty: no such attribute
 	Log        *slog.Logger     // nil: slog.Default()
@@ -134,6 +136,9 @@ func mountOptions(a *adapter, opt Options) *fuse.MountOptions {
 	}
 	if opt.ReadOnly {
 		o.Options = append(o.Options, "ro")
+	}
+	if opt.NoExec {
+		o.Options = append(o.Options, "noexec")
 	}
 	return o
 }

@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -68,7 +69,10 @@ func mountAsRoot(dir string, opt Options, maxRead int) (fd int, err error) {
 	if opt.ReadOnly {
 		flags |= unix.MS_RDONLY
 	}
-	if err := unix.Mount(fsName, dir, fsType, flags, data); err != nil {
+	if opt.NoExec {
+		flags |= unix.MS_NOEXEC
+	}
+	if err := unix.Mount(cmp.Or(opt.Source, fsName), dir, fsType, flags, data); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
