@@ -67,11 +67,11 @@ func (m *Machine) take(dir string, left int64) (ballast string) {
 	return ballast
 }
 
-// quiet waits until nothing changes below a folder for two seconds.
-func (m *Machine) quiet(dir string) {
+// settled waits until nothing changes below a folder for two seconds.
+func (m *Machine) settled(dir string) {
 	m.w.t.Helper()
 	last, since := "", time.Now()
-	eventually(m.w.t, stepLimit, "quiet", func() error {
+	eventually(m.w.t, stepLimit, "a folder that settles", func() error {
 		out, err := exec.Command("ls", "-ls", "--full-time", dir).CombinedOutput()
 		if err != nil {
 			return err
@@ -181,7 +181,7 @@ func TestCacheDiskFull(t *testing.T) {
 	pid := a.daemon()
 	// Below its floor the cache writes no more; what it had begun comes to its end.
 	first := a.take(cache, 100<<20)
-	a.quiet(filepath.Join(cache, "db"))
+	a.settled(filepath.Join(cache, "db"))
 	ballast := a.take(cache, 0)
 	use("full")
 	if got := a.daemon(); got != pid {
