@@ -92,7 +92,7 @@ var (
 	// byte of such an answer is ever returned.
 	ErrShort = errors.New("the store did not return the bytes that were asked for")
 	// ErrAway: the store can't be reached or can't serve now: refused, timed
-	// out, overloaded, full, bucket or directory missing. Later may work.
+	// out, broken off, overloaded, full, bucket or directory missing. Later may work.
 	ErrAway = errors.New("the store is away")
 	// ErrFull: an ErrAway whose cause is that the store has no room.
 	ErrFull = fmt.Errorf("%w: it is full", ErrAway)

@@ -66,8 +66,7 @@ func (s *Store) explain(ctx context.Context, err error) error {
 	case errors.As(err, &resp) && resp.HTTPStatusCode() > 0:
 		return answered(resp.HTTPStatusCode(), code(err))
 	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
-		// Shorter than its own header says: the line broke. An object that is too
-		// short arrives whole, and readRange or the reader's fingerprint tells.
+		// Shorter than its own header says: the line broke.
 		return &failure{kind: backend.ErrAway, text: "the answer ended too early", again: true}
 	}
 	return &failure{kind: backend.ErrAway, text: cause(err), again: true}

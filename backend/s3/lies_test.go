@@ -28,7 +28,7 @@ func TestLyingRanges(t *testing.T) {
 		"longer":                {bend(func(a *liar.Answer) { a.Body = append(a.Body, 0) }), backend.ErrShort},
 		"shorter, no length":    {bend(func(a *liar.Answer) { a.Body, a.Chunked = a.Body[:99], true }), backend.ErrShort},
 		"longer, no length":     {bend(func(a *liar.Answer) { a.Body, a.Chunked = append(a.Body, 0), true }), backend.ErrShort},
-		"shorter than it says":  {bend(func(a *liar.Answer) { a.Body = a.Body[:99]; a.Header.Set("Content-Length", "100") }), backend.ErrShort},
+		"shorter than it says":  {bend(func(a *liar.Answer) { a.Body = a.Body[:99]; a.Header.Set("Content-Length", "100") }), backend.ErrAway},
 		"whole object":          {bend(func(a *liar.Answer) { a.Status, a.Body = 200, body; a.Header.Del("Content-Range") }), backend.ErrShort},
 		"no range header":       {bend(func(a *liar.Answer) { a.Header.Del("Content-Range") }), backend.ErrShort},
 		"error page":            {bend(errorPage), backend.ErrShort},
@@ -92,7 +92,7 @@ func TestLyingGets(t *testing.T) {
 		lie  liar.Lie
 		kind error
 	}{
-		"shorter than it says": {bend(func(a *liar.Answer) { a.Body = a.Body[:9]; a.Header.Set("Content-Length", "1000") }), backend.ErrShort},
+		"shorter than it says": {bend(func(a *liar.Answer) { a.Body = a.Body[:9]; a.Header.Set("Content-Length", "1000") }), backend.ErrAway},
 		"too large":            {bend(func(a *liar.Answer) { a.Body = append(a.Body, 0) }), backend.ErrTooLarge},
 		"too large, no length": {bend(func(a *liar.Answer) { a.Body, a.Chunked = append(a.Body, 0), true }), backend.ErrTooLarge},
 		"huge length":          {bend(func(a *liar.Answer) { a.Header.Set("Content-Length", "9000000000000000000") }), backend.ErrTooLarge},

@@ -17,6 +17,7 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -380,16 +381,15 @@ func readRange(out *s3.GetObjectOutput, off, n int64) ([]byte, error) {
 
 // readExactly refuses one byte less and one byte more.
 func readExactly(r io.Reader, n int64) ([]byte, error) {
-	data := make([]byte, n)
-	if _, err := io.ReadFull(r, data); err != nil {
+	data := bytes.NewBuffer(make([]byte, 0, n+1+bytes.MinRead))
+	// A line that breaks off is an error here, an answer that just ends is none.
+	switch m, err := data.ReadFrom(io.LimitReader(r, n+1)); {
+	case err != nil:
 		return nil, err
-	}
-	var extra [1]byte
-	switch m, err := io.ReadFull(r, extra[:]); {
-	case m > 0:
+	case m > n:
 		return nil, wrongRange("an answer that is too long")
-	case err != io.EOF:
-		return nil, err
+	case m < n:
+		return nil, wrongRange("an answer that is too short")
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
