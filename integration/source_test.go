@@ -33,8 +33,8 @@ var guarded = map[string][]string{
 // Where the environment may be asked, and files be made. Nothing that opens or verifies
 // is among the former; nothing that holds plaintext is written by the latter.
 var (
-	asksEnvironment = []string{"cmd/kist/main.go", "cmd/kist/passphrase.go", "fs/mount/server_linux.go"}
-	makesFiles      = []string{"cache", "fs/home", "fs/journal", "backend/dir", "fs/drive/start.go", "fs/mount/server_linux.go"}
+	asksEnvironment = []string{"cmd/kist/main.go", "cmd/kist/passphrase.go", "fs/drive/service.go", "fs/mount/server_linux.go"}
+	makesFiles      = []string{"cache", "fs/home", "fs/journal", "backend/dir", "fs/drive/logfile.go", "fs/mount/server_linux.go"}
 )
 
 // bypassFlag is what no option of the program may be called.

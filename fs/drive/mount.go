@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -59,7 +58,7 @@ func Serve(ctx context.Context, root home.Root, cfg MountConfig, ask Asker, host
 	if err != nil {
 		return err
 	}
-	host.service = newService(os.Getenv)
+	host.service = theService()
 	return serve(ctx, o, host)
 }
 

@@ -23,6 +23,9 @@ type service struct {
 	extended time.Time
 }
 
+// theService is what the environment tells of.
+func theService() *service { return newService(os.Getenv) }
+
 func newService(getenv func(string) string) *service {
 	s := &service{socket: getenv("NOTIFY_SOCKET")}
 	pid := getenv("WATCHDOG_PID")
