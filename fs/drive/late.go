@@ -12,7 +12,7 @@ import (
 
 const (
 	knock    = 10 * time.Second // a store that takes longer to say who it is is away
-	breather = time.Second      // after a failure, so long nobody knocks again
+	breather = time.Second      // between knocks
 )
 
 var errSilent = fmt.Errorf("%w: it did not answer within %v", backend.ErrAway, knock)
@@ -24,7 +24,8 @@ type late struct {
 	place
 	now  atomic.Pointer[backend.Store] // nil: not reached
 	turn chan struct{}                 // holds one token; who has it may knock, and touch what follows
-	err  error                         // how that ended last
+	last time.Time                     // when that began last
+	err  error                         // how it ended
 	next time.Time                     // not before that again
 }
 
@@ -32,8 +33,10 @@ var _ backend.Store = (*late)(nil)
 
 func newLate(p place) *late { return &late{place: p, turn: make(chan struct{}, 1)} }
 
-// reach returns the store once it has said who it is.
+// reach returns the store once it has said who it is. An error is the outcome of a knock
+// after the call: what failed before may have come back.
 func (l *late) reach(ctx context.Context) (*backend.Store, error) {
+	came := time.Now()
 	if st := l.now.Load(); st != nil {
 		return st, nil
 	}
@@ -46,9 +49,15 @@ func (l *late) reach(ctx context.Context) (*backend.Store, error) {
 	if st := l.now.Load(); st != nil {
 		return st, nil
 	}
-	if time.Now().Before(l.next) {
+	if l.last.After(came) {
 		return nil, l.err
 	}
+	select {
+	case <-time.After(time.Until(l.next)):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	l.last = time.Now()
 	probe, cancel := context.WithTimeout(ctx, knock)
 	defer cancel()
 	st, err := l.connect(probe)
