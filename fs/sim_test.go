@@ -130,7 +130,7 @@ func (c *campaign) play(t *testing.T, seed int) (s *sim) {
 				t.Logf("seed %d:\n%s", seed, strings.Join(s.log, "\n"))
 			}
 		}()
-		for range 15 + s.rnd.IntN(40) {
+		for range 12 + s.rnd.IntN(34) {
 			s.turn()
 			if t.Failed() {
 				return
