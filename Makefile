@@ -39,7 +39,7 @@ stop:
 
 # Black-box tests that are settled; integration runs all of them, on S3 too. What is
 # missing here is named in docs/PLAN.md.
-SETTLED := TestAllowOther|TestAuditCanFail|TestAway|TestCanaries|TestCloneFirst|TestClonedHome|TestCompareNotices|TestConflicts|TestCopyGoTree|TestCopyMadeTree|TestCopyNotices|TestCounts|TestDamage|TestDamagedJournal|TestDelay|TestFio|TestForeground|TestFork|TestForkWhileMounted|TestFrom|TestFsyncStore|TestGeneratedPassphrase|TestGit|TestImports|TestInit|TestKeys|TestKill|TestLintCanFail|TestMissingStore|TestMountRefuses|TestNoWayAround|TestPassphrase|TestPasswd|TestPowerCut|TestPrompts|TestReadOnly|TestRestoredHome|TestRollback|TestRules|TestScanFinds|TestSeen|TestServerGone|TestSquattedSlot|TestStatus|TestTar|TestTrustFile|TestTrustPhrase|TestTwin|TestTwinNotices|TestUmount|TestUnasked|TestUsage|TestWithheldSlot|TestXDG
+SETTLED := TestAllowOther|TestAuditCanFail|TestAway|TestCanaries|TestCloneFirst|TestClonedHome|TestCompareNotices|TestConflicts|TestCopyGoTree|TestCopyMadeTree|TestCopyNotices|TestCounts|TestDamage|TestDamagedJournal|TestDelay|TestFio|TestForeground|TestFork|TestForkWhileMounted|TestFrom|TestFsyncStore|TestGeneratedPassphrase|TestGit|TestImports|TestInit|TestKeys|TestKill|TestLintCanFail|TestMissingStore|TestMountRefuses|TestNoWayAround|TestPassphrase|TestPasswd|TestPowerCut|TestPrompts|TestReadOnly|TestRestoredHome|TestRollback|TestRules|TestScanFinds|TestSeen|TestServerGone|TestSquattedSlot|TestStatus|TestTar|TestTrustFile|TestTrustPhrase|TestTruth|TestTwin|TestTwinNotices|TestUmount|TestUnasked|TestUsage|TestWithheldSlot|TestXDG
 
 .PHONY: integration
 integration: needs tools build
