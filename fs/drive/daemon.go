@@ -44,6 +44,7 @@ type daemon struct {
 	noDrain bool  // what is not in the store stays in the journal
 	why     error // and the reason, where nobody asked for it
 
+	up     chan struct{} // closed when mount is set, or never will be
 	gone   chan struct{} // closed when the mount is
 	ended  chan struct{} // closed when the vault is, with left and endErr
 	left   Left
@@ -67,7 +68,7 @@ func serve(ctx context.Context, o order, host Host) error {
 	if err := prepareDir(o.Mount.Dir); err != nil {
 		return err
 	}
-	d := &daemon{cfg: o.Mount, place: p, service: host.service, began: time.Now(), gone: make(chan struct{}), ended: make(chan struct{})}
+	d := &daemon{cfg: o.Mount, place: p, service: host.service, began: time.Now(), up: make(chan struct{}), gone: make(chan struct{}), ended: make(chan struct{})}
 	d.patience, d.hasten = context.WithCancelCause(context.Background())
 	defer d.hasten(nil)
 	file, err := openLog(p.home.LogPath(), host.background)
@@ -86,7 +87,9 @@ func serve(ctx context.Context, o order, host Host) error {
 	}
 	defer os.Remove(p.home.ControlPath())
 	defer control.close()
-	if err := d.attach(); err != nil {
+	err = d.attach()
+	close(d.up)
+	if err != nil {
 		return errors.Join(err, d.abandon())
 	}
 	d.logger.Info("mounted", "pid", os.Getpid())
@@ -173,6 +176,7 @@ func (d *daemon) attach() (err error) {
 	}
 	if err := d.mount.WaitMount(); err != nil {
 		d.detach()
+		d.mount = nil
 		return err
 	}
 	return nil
@@ -185,6 +189,9 @@ func (d *daemon) abandon() error {
 
 // handle carries out what a verb asks.
 func (d *daemon) handle(ctx context.Context, req request, progress func(string)) (any, error) {
+	if <-d.up; d.mount == nil { // who asks before it is mounted waits for that
+		return nil, ErrNotMounted
+	}
 	switch req.Op {
 	case "status":
 		return d.status(), nil
