@@ -14,21 +14,21 @@ import (
 
 func TestHelperArguments(t *testing.T) {
 	h, err := parseHelper([]string{"dir:/s", "/mnt", "-sv", "-n", "-o", "rw,passphrase_file=/p,allow_other,ro,noexec", "-t", "kist",
-		"-ocache_size=512M,fsync=store,home=/h,credentials_file=/c,_netdev,nofail,noauto,comment=x,x-systemd.requires=/s,unheard-of"})
+		"-ocache_size=512M,journal_size=64M,fsync=store,home=/h,credentials_file=/c,_netdev,nofail,noauto,comment=x,x-systemd.requires=/s,unheard-of"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := drive.MountConfig{Store: "dir:/s", Source: "dir:/s", Dir: "/mnt", ReadOnly: true, AllowOther: true, NoExec: true, FsyncStore: true, CacheSize: 512 << 20}
+	want := drive.MountConfig{Store: "dir:/s", Source: "dir:/s", Dir: "/mnt", ReadOnly: true, AllowOther: true, NoExec: true, FsyncStore: true, CacheSize: 512 << 20, JournalSize: 64 << 20}
 	if h.cfg != want || h.pass.file != "/p" || h.fake || h.env["KIST_HOME"] != "/h" || h.env["AWS_SHARED_CREDENTIALS_FILE"] != "/c" {
 		t.Errorf("read as %+v", h)
 	}
 	h, err = parseHelper([]string{"dir:/s", "/mnt"})
-	if err != nil || h.cfg != (drive.MountConfig{Store: "dir:/s", Source: "dir:/s", Dir: "/mnt", CacheSize: 10 << 30}) {
+	if err != nil || h.cfg != (drive.MountConfig{Store: "dir:/s", Source: "dir:/s", Dir: "/mnt", CacheSize: 10 << 30, JournalSize: 4 << 30}) {
 		t.Errorf("without options: %+v, %v", h, err)
 	}
 	for _, args := range []string{
 		"", "dir:/s", "dir:/s /mnt /more", "dir:/s /mnt -", "dir:/s /mnt -x", "dir:/s /mnt -o unheard-of", "dir:/s /mnt -o remount", "dir:/s /mnt -o suid",
-		"dir:/s /mnt -o dev", "dir:/s /mnt -o home=h", "dir:/s /mnt -o home", "dir:/s /mnt -o passphrase_file=p", "dir:/s /mnt -o cache_size=many",
+		"dir:/s /mnt -o dev", "dir:/s /mnt -o home=h", "dir:/s /mnt -o home", "dir:/s /mnt -o passphrase_file=p", "dir:/s /mnt -o cache_size=many", "dir:/s /mnt -o journal_size=1M",
 		"dir:/s /mnt -o fsync=never", "dir:/s /mnt -o nofail=1",
 	} {
 		if h, err := parseHelper(strings.Fields(args)); !errors.Is(err, drive.ErrUsage) {
