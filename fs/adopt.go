@@ -156,7 +156,7 @@ func (v *Vault) findFork(ctx context.Context, id [16]byte, replay *journal.Repla
 
 // former returns the old device's vault, as yet without a tree.
 func (v *Vault) former(jrn *journal.Journal, row log.DeviceRow) *Vault {
-	return &Vault{opt: v.opt, turn: make(lock, 1), log: v.log, jrn: jrn, packs: v.packs, hot: v.hot, number: row.Number, next: row.HighIno,
+	return &Vault{opt: v.opt, share: v.share, turn: make(lock, 1), log: v.log, jrn: jrn, back: make(chan struct{}), pressure: pressure{ended: make(chan struct{})}, packs: v.packs, hot: v.hot, number: row.Number, next: row.HighIno,
 		described: map[Ino]bool{}, refs: map[Ino]*ref{}, nameless: map[Ino]uint64{}, linked: map[Ino]uint64{}, waits: newWaits()}
 }
 

@@ -397,3 +397,18 @@ func TestAdoptLosesRaces(t *testing.T) {
 		t.Error(b.v.failed)
 	}
 }
+
+// What was changed below folders that the store has needs more than one page at a time.
+func TestAdoptBelowStoredFolders(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	sub := a.mkdir(a.mkdir(RootIno, "dir"), "sub")
+	a.write(sub, "x", "1")
+	a.sync()
+	d.check(a.crash(1))
+	a.append("2", "dir", "sub", "x")
+	old := a.copied("old")
+	b := d.machine("b")
+	b.adopts(old, 1)
+	b.holds("12", "dir", "sub", "x")
+}

@@ -18,6 +18,26 @@ type announcement struct {
 }
 
 func (v *Vault) announce(ctx context.Context, was *world) error {
+	if v.untold == nil {
+		v.untold = was // what could not be told before is a part of what has to be told now
+	}
+	return v.tellUntold(ctx)
+}
+
+// tellUntold tells the kernel what it has not been told. A page for which the store is
+// needed may be missing: then it is tried again whenever somebody follows. Under turn.
+func (v *Vault) tellUntold(ctx context.Context) error {
+	if v.untold == nil {
+		return nil
+	}
+	err := v.tellFrom(ctx, v.untold)
+	if err == nil {
+		v.untold = nil
+	}
+	return err
+}
+
+func (v *Vault) tellFrom(ctx context.Context, was *world) error {
 	v.mu.Lock()
 	a := &announcement{v: v, n: v.notify, was: was, moved: map[Ino]bool{},
 		load: func(m *tree.Miss) error { return v.fill(ctx, m) }}
@@ -67,8 +87,12 @@ func (a *announcement) below() error {
 	a.v.mu.Unlock()
 	for _, ino := range known {
 		was, is, err := a.both(ino)
-		if err == nil && was.Type == tree.TypeDir {
+		switch {
+		case err != nil:
+		case was.Type == tree.TypeDir:
 			err = tree.DiffDir(was, is, a.load, a.tell)
+		default: // its folder may be gone, and it elsewhere
+			err = a.tell(tree.Change{Old: &tree.Entry{Inode: was, Ino: was.Ino, Type: was.Type}, New: &tree.Entry{Inode: is, Ino: is.Ino, Type: is.Type}})
 		}
 		if err != nil && !errors.Is(err, errNoInode) {
 			return err

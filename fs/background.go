@@ -255,6 +255,7 @@ func (v *Vault) observe(err error) error {
 	case !away:
 	case v.stats.away == nil:
 		v.stats.away, v.stats.awaySince = err, v.opt.Now()
+		v.log.Doubt()
 	}
 	return err
 }
@@ -288,12 +289,9 @@ func (v *Vault) outcome(what string, err error) {
 	})
 }
 
+// logError takes no lock: it is called under mu, too. What lasts, Status tells.
 func (v *Vault) logError(what string, err error) {
 	v.opt.Logger.Error(what, "err", err)
-	if errors.Is(err, backend.ErrAway) || errors.Is(err, backend.ErrDenied) {
-		return // Status says so as long as it lasts
-	}
-	v.count(func(s *counters) { s.note(v.opt.Now(), what+": "+err.Error()) })
 }
 
 // Sync returns when everything done before the call is in the store. While the store
@@ -311,7 +309,7 @@ func (v *Vault) Sync(ctx context.Context) error {
 	}
 	for {
 		err := v.Commit(ctx)
-		if err == nil || ctx.Err() != nil || !errors.Is(err, backend.ErrAway) || v.opt.Manual {
+		if err == nil || ctx.Err() != nil || !unreachable(err) || v.opt.Manual {
 			return err
 		}
 		if !wait(ctx, jitter(retry), v.returned()) {

@@ -371,6 +371,11 @@ func (v *Vault) install(ctx context.Context, pc *pendingCommit) error {
 		// A hint saves others probes; nothing depends on it.
 		_ = v.log.WriteHint(ctx)
 	}
+	if pc.sealing == nil {
+		// Taken up after a crash: nobody has noted which files had no name then, and their
+		// content may stand before this commit. The next one lets go.
+		return nil
+	}
 	return v.jrn.Trim(keep)
 }
 

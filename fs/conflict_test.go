@@ -179,9 +179,12 @@ var ways = []struct{ name, b string }{
 }
 
 func TestConflict(t *testing.T) {
-	for _, c := range cells {
+	for n, c := range cells {
 		t.Run(c.name, func(t *testing.T) {
 			for i, w := range ways {
+				if histories < 100 && i != n%len(ways) {
+					continue // with the race detector one way a cell
+				}
 				t.Run(w.name, func(t *testing.T) { c.play(t, uint64(i)) })
 			}
 		})

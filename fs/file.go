@@ -302,6 +302,9 @@ func (v *Vault) Fsync(ctx context.Context, ino Ino) error {
 	return v.flush()
 }
 
+// FlushJournal returns when everything done before it is in the journal on this disk.
+func (v *Vault) FlushJournal() error { return v.flush() }
+
 // flush is the group commit: the tail goes into the journal, the journal to the disk.
 func (v *Vault) flush() error {
 	v.mu.Lock()

@@ -148,6 +148,7 @@ func TestKernelForgetsBelowWhatMoved(t *testing.T) {
 		{"mkdir d; mkdir d/e; new d/e/f x", "mv d n; save n/e/f a"},
 		{"mkdir d; mkdir d/e; new d/e/f x", "mkdir n; mv d n/d; save n/d/e/f a; chmod n/d/e 0700"},
 		{"mkdir d; mkdir d/e; new d/e/f x", "mv d/e e; rmdir d; new e/g a"},
+		{"mkdir d; new d/f xx", "mv d/f f; put f 0 a; rmdir d"},
 		{"mkdir d; mkdir e; new d/f x; new e/f y", "mv d n; mv e d; rm d/f; new n/g z"},
 	} {
 		t.Run(c.theirs, func(t *testing.T) {

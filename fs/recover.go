@@ -340,7 +340,7 @@ func (v *Vault) catchUp(ctx context.Context, most int) error {
 		}
 	}
 	if newest.Seq == v.base.Seq {
-		return nil
+		return v.tellUntold(ctx)
 	}
 	was, is := v.base.Row(v.opt.Session.Device), newest.Row(v.opt.Session.Device)
 	if was != nil && (is == nil || *is != *was) {

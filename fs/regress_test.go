@@ -358,3 +358,41 @@ func TestRoomComesBack(t *testing.T) {
 		}
 	}
 }
+
+// The journal's disk fails for good while somebody writes: an error, a mount that only
+// reads, and nobody who waits for ever.
+func TestJournalFailsUnderWrites(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	f := a.write(RootIno, "f", "x")
+	d.check(a.v.Fsync(always, f))
+	a.put(f, "y", 0)
+	writes := 0
+	a.disk.SetHook(func(op disktest.Op, _ string) error {
+		if op != disktest.OpSync {
+			return nil
+		}
+		if writes++; writes == 1 { // afterwards whoever writes waits for what we are in
+			if _, err := a.v.Write(always, f, []byte("z"), uint64(10*writes), WriteOpts{}); err != nil {
+				t.Errorf("write %d: %v", writes, err)
+			}
+		}
+		return syscall.EIO
+	})
+	done := make(chan error, 1)
+	go func() { done <- a.v.Fsync(always, f) }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, ErrBroken) {
+			t.Errorf("fsync: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("fsync does not end")
+	}
+	if a.v.Status().Failed == "" {
+		t.Error("status does not tell")
+	}
+	if _, err := a.v.Write(always, f, []byte("more"), 0, WriteOpts{}); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("a write afterwards: %v", err)
+	}
+}

@@ -78,7 +78,8 @@ type Vault struct {
 	spared  atomic.Int64                // of it, what the last eviction left
 	packing atomic.Pointer[pack.Writer] // of the commit under way
 
-	turn lock
+	turn   lock
+	untold *world // the live tree that the kernel was last told of, if that is not this one; guarded by turn
 
 	mu        sync.Mutex
 	w         *world

@@ -49,7 +49,7 @@ func (v *Vault) witness() {
 	if row := head.Row(v.opt.Session.Device); row != nil && row.Journal == v.jrn.ID() {
 		s.Op = row.Op
 	}
-	_, _ = v.jrn.Append(recSeen, s.encode(), nil, journal.Urgent)
+	_, _ = v.jrn.Append(recSeen, s.encode(), nil, journal.Urgent|journal.Promised)
 }
 
 // lastSeen is the newest note of a journal; of an old journal there may be none. Not the

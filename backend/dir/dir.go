@@ -288,20 +288,21 @@ func rightsOf(root *os.Root) (rights, error) {
 	if err != nil {
 		return rights{}, err
 	}
-	r := rights{mode: info.Mode().Perm() | 0o700, uid: -1, gid: -1}
+	r := rights{mode: info.Mode()&(fs.ModePerm|fs.ModeSetgid) | 0o700, uid: -1, gid: -1}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
 		r.uid, r.gid = int(st.Uid), int(st.Gid)
 	}
 	return r, nil
 }
 
-// give sets them on what this process has just made under name. File systems without
-// owners and modes refuse; what was made is as good to its maker without.
-func (r rights) give(root *os.Root, name string, mode fs.FileMode) {
+// give sets them on what is held open, whatever stands under its name by now: whoever may
+// write to the directory must not get another file from root. File systems without owners
+// and modes refuse; what was made is as good to its maker without.
+func (r rights) give(f *os.File, mode fs.FileMode) {
 	if r.uid >= 0 {
-		_ = root.Lchown(name, r.uid, r.gid)
+		_ = f.Chown(r.uid, r.gid)
 	}
-	_ = root.Chmod(name, mode)
+	_ = f.Chmod(mode)
 }
 
 func (r rights) makeFolder(root *os.Root, name string) error {
@@ -309,10 +310,28 @@ func (r rights) makeFolder(root *os.Root, name string) error {
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
-	if err == nil {
-		r.give(root, name, r.mode)
+	if err != nil {
+		return err
 	}
-	return err
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Mode().Perm() == 0o700 && mine(info) {
+		r.give(f, r.mode)
+	}
+	return nil
+}
+
+// mine says whether a folder belongs to this process, as the one that it has just made.
+func mine(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return false
+	}
+	entries := st.Nlink <= 2 // none in it, where links are counted
+	return entries && int(st.Uid) == os.Geteuid()
 }
 
 func (r rights) makeFolders(root *os.Root, name string) error {
@@ -333,7 +352,7 @@ func (r rights) writeFile(root *os.Root, name string, body []byte) error {
 	if err != nil {
 		return err
 	}
-	r.give(root, name, r.mode&0o666)
+	r.give(f, r.mode&0o666)
 	_, err = f.Write(body)
 	if err == nil {
 		err = f.Sync()

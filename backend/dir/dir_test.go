@@ -46,7 +46,7 @@ func TestConformance(t *testing.T) {
 func TestRights(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077))
 	s := newStore(t)
-	if err := os.Chmod(s.top, 0o2750); err != nil {
+	if err := os.Chmod(s.top, fs.ModeSetgid|0o750); err != nil {
 		t.Fatal(err)
 	}
 	want := os.Geteuid()
@@ -59,12 +59,12 @@ func TestRights(t *testing.T) {
 	if err := s.Create(context.Background(), "a/b/c", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	for name, mode := range map[string]fs.FileMode{"a": 0o750, "a/b": 0o750, "a/b/c": 0o640} {
+	for name, mode := range map[string]fs.FileMode{"a": fs.ModeSetgid | 0o750, "a/b": fs.ModeSetgid | 0o750, "a/b/c": 0o640} {
 		info, err := os.Stat(filepath.Join(s.top, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := info.Mode().Perm(); got != mode {
+		if got := info.Mode() &^ fs.ModeDir; got != mode {
 			t.Errorf("%s has mode %o, want %o", name, got, mode)
 		}
 		if uid := int(info.Sys().(*syscall.Stat_t).Uid); uid != want {

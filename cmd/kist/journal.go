@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -96,7 +97,7 @@ func printJournal(r *drive.JournalReport) {
 // visible keeps a name from writing on the terminal what is no name.
 func visible(path string) string {
 	for _, r := range path {
-		if !strconv.IsPrint(r) {
+		if r == utf8.RuneError || !strconv.IsPrint(r) {
 			return strconv.Quote(path)
 		}
 	}

@@ -87,6 +87,7 @@ func serve(ctx context.Context, o order, host Host) error {
 	}
 	defer os.Remove(p.home.ControlPath())
 	defer control.close()
+	defer d.hasten(errEnded) // no sync or check outlives the drive
 	err = d.attach()
 	close(d.up)
 	if err != nil {
@@ -192,6 +193,9 @@ func (d *daemon) handle(ctx context.Context, req request, progress func(string))
 	if <-d.up; d.mount == nil { // who asks before it is mounted waits for that
 		return nil, ErrNotMounted
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(d.patience, func() { cancel(context.Cause(d.patience)) })()
 	switch req.Op {
 	case "status":
 		return d.status(), nil
@@ -214,6 +218,9 @@ func (d *daemon) sync(ctx context.Context, timeout time.Duration, progress func(
 		defer cancel()
 	}
 	err := d.watched(progress, func() {}, func() error { return d.vault.Sync(ctx) })
+	if left := context.Cause(ctx); err != nil && errors.Is(left, ErrLeft) {
+		return left
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%w: not everything is in the store after %v; the journal keeps what waits", backend.ErrAway, timeout)
 	}

@@ -17,6 +17,7 @@ const stalled = time.Minute
 var (
 	errStalled = fmt.Errorf("%w: nothing could be stored for %v", backend.ErrAway, stalled)
 	errHurried = fmt.Errorf("%w: a second signal ended the storing", ErrLeft)
+	errEnded   = fmt.Errorf("%w: the drive was unmounted meanwhile; the journal keeps what waits", ErrLeft)
 	errYielded = fmt.Errorf("%w: the next mount goes on with the storing", ErrLeft)
 )
 
@@ -112,7 +113,7 @@ type sample struct {
 type pace struct {
 	samples []sample  // of the last minute, oldest first; one at least
 	since   int64     // what the store had taken at the last commit
-	moved   time.Time // when something last changed
+	moved   time.Time // when something was last stored
 }
 
 func newPace(s sample) *pace { return &pace{samples: []sample{s}, since: s.taken, moved: s.at} }
@@ -124,7 +125,7 @@ func (p *pace) add(s sample) {
 	if s.ops < was.ops {
 		p.since = s.taken
 	}
-	if s.ops != was.ops || s.bytes != was.bytes || s.taken != was.taken {
+	if s.ops < was.ops || s.taken != was.taken { // what is written meanwhile is no progress
 		p.moved = s.at
 	}
 	p.samples = append(p.samples, s)

@@ -102,15 +102,15 @@ func (d *daemon) detach() {
 // between the drain and the unmount.
 func (d *daemon) close(progress func(string)) error {
 	d.settle(progress)
-	err := d.why
 	ctx, cancel := context.WithTimeout(d.patience, stalled)
 	defer cancel()
-	if cerr := d.vault.Close(ctx, d.drains()); err == nil {
-		err = cerr
-	}
+	err := errors.Join(d.why, d.vault.Close(ctx, d.drains()))
 	w := d.vault.Status()
 	d.left = Left{Ops: w.PendingOps, Bytes: w.PendingBytes}
-	if err != nil && d.left.Ops > 0 {
+	switch {
+	case err != nil && w.Unsynced > 0:
+		err = fmt.Errorf("%w; the journal did not take the last %s, which no fsync had acknowledged: they are lost", err, size(w.Unsynced))
+	case err != nil && d.left.Ops > 0:
 		err = fmt.Errorf("%w; %v", err, d.left)
 	}
 	return errors.Join(err, d.cache.Close())
@@ -160,6 +160,11 @@ func (d *daemon) unmount(ctx context.Context, noDrain bool, progress func(string
 		}
 		if err != nil {
 			return err
+		}
+	}
+	if noDrain && !d.cfg.ReadOnly {
+		if err := d.vault.FlushJournal(); err != nil { // while the drive is there, there is still a way
+			return fmt.Errorf("%w; the drive is still mounted", err)
 		}
 	}
 	err := d.mount.Unmount()

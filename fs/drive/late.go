@@ -24,7 +24,7 @@ type late struct {
 	place
 	now  atomic.Pointer[backend.Store] // nil: not reached
 	turn chan struct{}                 // holds one token; who has it may knock, and touch what follows
-	last time.Time                     // when that began last
+	last time.Time                     // when the last that had an outcome began
 	err  error                         // how it ended
 	next time.Time                     // not before that again
 }
@@ -57,7 +57,7 @@ func (l *late) reach(ctx context.Context) (*backend.Store, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	l.last = time.Now()
+	began := time.Now()
 	probe, cancel := context.WithTimeout(ctx, knock)
 	defer cancel()
 	st, err := l.connect(probe)
@@ -71,7 +71,7 @@ func (l *late) reach(ctx context.Context) (*backend.Store, error) {
 	if probe.Err() != nil {
 		err = errSilent
 	}
-	l.err, l.next = err, time.Now().Add(breather)
+	l.last, l.err, l.next = began, err, time.Now().Add(breather)
 	return nil, err
 }
 

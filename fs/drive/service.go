@@ -114,5 +114,7 @@ func (d *daemon) alive() bool {
 	d.mu.Lock()
 	leaving := d.leaving
 	d.mu.Unlock()
-	return leaving || exec.Command("stat", "-f", "--", d.mount.Dir()).Run() == nil
+	ask := exec.Command("stat", "-f", "--", d.mount.Dir())
+	ask.Env = []string{"LC_ALL=C"} // ours may hold the store's credentials, and others could read it there
+	return leaving || ask.Run() == nil
 }

@@ -29,6 +29,14 @@ func Recall(ctx context.Context, cfg Config) (*Log, error) {
 	return l, nil
 }
 
+// Doubt makes the next call that asks the store begin as after Recall: after an outage
+// another disk may be there, or yesterday's.
+func (l *Log) Doubt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unmet = true
+}
+
 // Recalled reports whether the head has yet to be confirmed by the store.
 func (l *Log) Recalled() bool {
 	l.mu.Lock()
@@ -36,7 +44,7 @@ func (l *Log) Recalled() bool {
 	return l.unmet
 }
 
-// meet is the first contact of a log that was recalled.
+// meet is the first contact of a log that was recalled, or of which the store was away.
 func (l *Log) meet(ctx context.Context) error {
 	if !l.Recalled() {
 		return nil
@@ -49,6 +57,7 @@ func (l *Log) meet(ctx context.Context) error {
 	if _, err := l.confirm(ctx, head, got[0]); err != nil {
 		return err
 	}
+	l.ahead = nil // is read again
 	// What was read before an error counts, too: it may have been shown by Head.
 	err = errors.Join(l.catchUp(ctx, got[1:]), l.remember(l.Head()))
 	l.mu.Lock()

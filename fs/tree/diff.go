@@ -83,7 +83,7 @@ func (d *differ) entry(parent uint64, name string, a, b *Entry) error {
 		return nil
 	}
 	if a.Inode.Dir.Same(b.Inode.Dir) {
-		b.Inode.Dir.root.adopt(a.Inode.Dir.root, atRoot)
+		b.Inode.Dir.root.adopt(a.Inode.Dir.root, atRoot, atRoot)
 		return nil
 	}
 	// A directory has one place in a tree. One with more would be a hostile
@@ -205,7 +205,7 @@ func (c *cursor[V, C]) push(d *differ, r *ref[V, C], at place) error {
 // other may yet meet its equal.
 func diffMaps[V any, C Codec[V]](d *differ, a, b Map[V, C], fn func(key string, a, b *V) error) error {
 	if a.Same(b) {
-		b.root.adopt(a.root, atRoot)
+		b.root.adopt(a.root, atRoot, atRoot)
 		return nil
 	}
 	var ca, cb cursor[V, C]
@@ -235,8 +235,8 @@ func diffStep[V any, C Codec[V]](d *differ, ca, cb *cursor[V, C], x, y side[V, C
 	yFirst := x.end || !y.end && y.key < x.key
 	switch {
 	case x.kid != nil && x.kid.same(y.kid):
-		f := cb.stack[len(cb.stack)-1]
-		y.kid.adopt(x.kid, f.p.below(f.at, f.i))
+		f, g := cb.stack[len(cb.stack)-1], ca.stack[len(ca.stack)-1]
+		y.kid.adopt(x.kid, f.p.below(f.at, f.i), g.p.below(g.at, g.i))
 		ca.next()
 		cb.next()
 		return nil

@@ -183,21 +183,16 @@ func (r *ref[V, C]) same(o *ref[V, C]) bool {
 	return a != nil && b != nil && a.Fingerprint == b.Fingerprint
 }
 
-// adopt takes over what another reference to the same bytes has in memory, if that
-// may stand at this place.
-func (r *ref[V, C]) adopt(o *ref[V, C], at place) {
-	if r == o || r == nil || o == nil || r.page.Load() != nil {
+// adopt takes over what an equal reference at an equal place has in memory: there, every
+// check of the page and of what hangs below it has the same outcome.
+func (r *ref[V, C]) adopt(o *ref[V, C], at, was place) {
+	if r == o || r == nil || o == nil || at != was || r.page.Load() != nil {
 		return
 	}
-	p := o.page.Load()
-	if p == nil || o.ptr.Load() == nil || r.ptr.Load() == nil || r.ptr.Load().Pack != o.ptr.Load().Pack {
-		return
+	p, mine, theirs := o.page.Load(), r.ptr.Load(), o.ptr.Load()
+	if p != nil && mine != nil && theirs != nil && *mine == *theirs {
+		r.page.CompareAndSwap(nil, p)
 	}
-	last := len(p.keys) - 1
-	if !at.root && (p.level != at.level || p.keys[0] != at.first) || at.bound != "" && !p.precedes(last, at.bound) {
-		return // whoever reads it will refuse it
-	}
-	r.page.CompareAndSwap(nil, p)
 }
 
 // Pointer is where the map's root page is stored, false if it is not, or stands
