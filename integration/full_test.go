@@ -119,10 +119,10 @@ func TestDiskFull(t *testing.T) {
 	a.mount()
 	a.sh("mkdir d; echo in the store > d/file")
 	a.sync()
-	ballast := a.take(a.home, 110<<20)
+	ballast := a.take(a.home, 96<<20)
 	back := w.away()
 	n := a.fill("x")
-	if left := a.free(a.home); n < 10 || n > 60 || left < 60<<20 {
+	if left := a.free(a.home); n < 10 || n > 40 || left < 60<<20 {
 		t.Errorf("%d MiB were taken, %d bytes are left", n, left)
 	}
 	a.sh(`rm x0; : > x1; mv x2 y; ls -l; cat d/file`)
@@ -136,18 +136,18 @@ func TestDiskFull(t *testing.T) {
 		}
 		return nil
 	})
-	ballast = a.take(a.home, 80<<20)
+	ballast = a.take(a.home, 76<<20)
 	n = a.fill("z")
 	back() // the store is back: a commit frees the journal, and it goes on
 	eventually(t, stepLimit, "writing with the store back", func() error {
-		if r := a.try(stepLimit, "dd if=/dev/zero of=big bs=1M count=40 conv=fsync"); r.code != 0 {
+		if r := a.try(stepLimit, "dd if=/dev/zero of=big bs=1M count=12 conv=fsync"); r.code != 0 {
 			return errors.New(r.String())
 		}
 		return nil
 	})
 	a.crash()
 	a.mount()
-	a.sh(`sha256sum --quiet -c "$TMPDIR/sums"; rm "$TMPDIR/sums" "$TMPDIR/said"; test "$(stat -c %s big more d/file | tr '\n' ' ')" = "41943040 5 13 "`)
+	a.sh(`sha256sum --quiet -c "$TMPDIR/sums"; rm "$TMPDIR/sums" "$TMPDIR/said"; test "$(stat -c %s big more d/file | tr '\n' ' ')" = "12582912 5 13 "`)
 	t.Logf("%d files more fitted", n)
 	a.umount()
 	w.check()

@@ -245,7 +245,24 @@ func (m *Machine) crash() {
 	m.w.t.Helper()
 	pid := m.daemon()
 	killPid(pid)
-	m.daemonGone()
+	eventually(m.w.t, stepLimit, "the end of the daemon", func() error {
+		if !ended(pid) {
+			return errors.New("it is still dying")
+		}
+		return nil
+	})
+}
+
+// ended says whether the last thread of a process is gone, and with it the files
+// and locks it held. Its environment goes before them.
+func ended(pid int) bool {
+	dir := "/proc/" + strconv.Itoa(pid)
+	stat, err := os.ReadFile(dir + "/stat")
+	if err != nil {
+		return true
+	}
+	threads, err := os.ReadDir(dir + "/task")
+	return err != nil || len(threads) <= 1 && bytes.Contains(stat, []byte(") Z "))
 }
 
 // logs are the daemons' messages, and the reports of the race detector.
