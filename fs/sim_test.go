@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"kist/backend/mem"
+	"kist/crypto/keys"
 	"kist/crypto/seal"
 	"kist/fs/check"
 	"kist/fs/log"
@@ -81,6 +82,7 @@ func newCampaign(t *testing.T) *campaign {
 	cryptotest.SetGlobalRandom(t, 0)
 	c := &campaign{judge: &accused{t}}
 	c.drive = newDriveOn(t, mem.New(c.judge))
+	c.check(c.store.Create(t.Context(), "kist.json", keys.StoreHeader{Format: keys.StoreFormat, StoreID: keys.StoreID{1}}.Encode()))
 	c.sim, c.fresh, c.reader = c.device("sim"), c.device("fresh"), c.device("reader")
 	c.check(c.sim.open())
 	c.sim.mkdir(RootIno, "a")

@@ -100,7 +100,6 @@ func newDrive(t testing.TB) *drive { return newDriveOn(t, mem.New(t)) }
 func newDriveOn(t testing.TB, store *mem.Store) *drive {
 	d := &drive{t: t, store: store, clock: &clock{t: time.Unix(1_800_000_000, 0)}, master: keys.NewMaster()}
 	s := keys.NewSession(keys.StoreID{1}, "ann", d.master)
-	d.check(store.Create(context.Background(), "kist.json", keys.StoreHeader{Format: keys.StoreFormat, StoreID: s.Store}.Encode()))
 	d.check(s.SetDevice("maker", [32]byte{}))
 	_, user := s.UserPublic()
 	d.certify(nil, keys.Change{UserKey: user, Devices: []keys.NewDevice{{Public: s.DevicePublic(), Name: "maker"}}})
