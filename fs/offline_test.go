@@ -322,3 +322,34 @@ func TestOfflineThenAnotherStore(t *testing.T) {
 		})
 	}
 }
+
+// What comes back after an outage may be yesterday's disk: nothing is written on top of it.
+func TestOutageThenOlderStore(t *testing.T) {
+	d := newDrive(t)
+	a := d.machine("a")
+	f := a.write(RootIno, "f", "x")
+	a.sync()
+	head := fmt.Sprintf("/log/%016x", a.v.Status().Head.Seq)
+	view := a.store.(*mem.Store)
+	view.SetHook(func(mem.Request) mem.Answer { return mem.Answer{Before: backend.ErrAway} })
+	a.put(f, "y", 0)
+	if err := a.v.Commit(always); !errors.Is(err, backend.ErrAway) {
+		t.Fatalf("while it is away: %v", err)
+	}
+	view.SetHook(func(r mem.Request) mem.Answer {
+		return mem.Answer{Drop: r.Verb == mem.Get && strings.HasSuffix(r.Key, head)}
+	})
+	if err := a.v.Commit(always); !errors.Is(err, log.ErrRollback) && !errors.Is(err, log.ErrWithheld) {
+		t.Errorf("an older store: %v", err)
+	}
+	for _, r := range view.Log() {
+		if r.Verb == mem.Create && r.Err == nil && strings.HasSuffix(r.Key, fmt.Sprintf("/log/%016x", a.v.Status().Head.Seq+1)) {
+			t.Error("a commit was written above a gap")
+		}
+	}
+	view.SetHook(nil)
+	a.sync()
+	if got := a.read("f"); got != "y" {
+		t.Errorf("in the end: %q", got)
+	}
+}

@@ -15,7 +15,11 @@ func (l *Log) Append(ctx context.Context, p *Pending) error {
 		return err
 	}
 	defer l.end()
-	if err := l.meet(ctx); err != nil {
+	err := l.meet(ctx)
+	if err == nil {
+		err = l.reassure(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("commit %d: %w: %w", p.Seq, ErrUnknown, err)
 	}
 	return l.append(ctx, p)

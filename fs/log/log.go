@@ -28,7 +28,8 @@ type Log struct {
 
 	mu      sync.Mutex // taken after turn, never held across a request; guards what follows
 	head    *Commit
-	unmet   bool     // the store has not shown the head, or not since it was away: see Recall, Doubt
+	unmet   bool     // the head comes out of the cache and the store has not been asked: see Recall
+	doubt   bool     // the store was away since it last showed the head: see Doubt
 	roster  *Commit  // the membership commit in force
 	voids   []Void   // slots behind the head that hold nothing
 	sent    *Pending // handed to Append, its fate not known

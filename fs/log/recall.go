@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"kist/backend"
 )
 
 // Recall opens a log where Open can't, because the store is away: on the head that
@@ -29,12 +31,33 @@ func Recall(ctx context.Context, cfg Config) (*Log, error) {
 	return l, nil
 }
 
-// Doubt makes the next call that asks the store begin as after Recall: after an outage
-// another disk may be there, or yesterday's.
+// Doubt makes the next Append ask first whether the store still shows the head: after an
+// outage another disk may be there, or yesterday's.
 func (l *Log) Doubt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.unmet = true
+	l.doubt = true
+}
+
+// reassure is the end of a doubt.
+func (l *Log) reassure(ctx context.Context) error {
+	l.mu.Lock()
+	doubt, head := l.doubt, l.head.Head
+	l.mu.Unlock()
+	if !doubt {
+		return nil
+	}
+	raw, err := l.get(ctx, head.Seq)
+	if err != nil && !errors.Is(err, backend.ErrNotExist) {
+		return err
+	}
+	if _, err := l.confirm(ctx, head, raw); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.doubt = false
+	return nil
 }
 
 // Recalled reports whether the head has yet to be confirmed by the store.
@@ -44,7 +67,7 @@ func (l *Log) Recalled() bool {
 	return l.unmet
 }
 
-// meet is the first contact of a log that was recalled, or of which the store was away.
+// meet is the first contact of a log that was recalled.
 func (l *Log) meet(ctx context.Context) error {
 	if !l.Recalled() {
 		return nil
@@ -57,7 +80,6 @@ func (l *Log) meet(ctx context.Context) error {
 	if _, err := l.confirm(ctx, head, got[0]); err != nil {
 		return err
 	}
-	l.ahead = nil // is read again
 	// What was read before an error counts, too: it may have been shown by Head.
 	err = errors.Join(l.catchUp(ctx, got[1:]), l.remember(l.Head()))
 	l.mu.Lock()
