@@ -92,7 +92,7 @@ var requireMachine = sync.OnceValue(func() error {
 var (
 	racing = sync.OnceValues(func() (string, error) { return buildOther("kist-race", []change{cheap, plain}, "-race") })
 	quick  = sync.OnceValues(func() (string, error) { return build("kist") })
-	hasty  = sync.OnceValues(func() (string, error) { return buildOther("kist-hasty", []change{cheap, short}) })
+	hasty  = sync.OnceValues(func() (string, error) { return buildOther("kist-hasty", []change{cheap, short, shorter}) })
 )
 
 // change is a piece of source, and what stands for it in another program; QUICK is the
@@ -102,8 +102,9 @@ type change struct{ file, was, is string }
 var (
 	cheap = change{"crypto/keys/stretch.go", "Params{T: 3, M: 256 << 10, P: 4}", "Params{T: 3, M: 64 << 10, P: 4}"}
 	// With the race detector a child without environment waits a second before it ends.
-	plain = change{"crypto/keys/stretch.go", "exec.Command(argv[0], argv[1:]...)", `exec.Command("QUICK", argv[1:]...)`}
-	short = change{"fs/background.go", "opDeadline   = time.Minute", "opDeadline   = 5 * time.Second"}
+	plain   = change{"crypto/keys/stretch.go", "exec.Command(argv[0], argv[1:]...)", `exec.Command("QUICK", argv[1:]...)`}
+	short   = change{"fs/background.go", "opDeadline   = time.Minute", "opDeadline   = 5 * time.Second"}
+	shorter = change{"fs/background.go", "awayDeadline = 10 * time.Second", "awayDeadline = 5 * time.Second"}
 )
 
 // buildOther builds the program with changes.
