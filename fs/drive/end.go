@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"kist/fs/journal"
 
 	"kist/fs/home"
 )
@@ -163,7 +164,7 @@ func (d *daemon) unmount(ctx context.Context, noDrain bool, progress func(string
 		}
 	}
 	if noDrain && !d.cfg.ReadOnly {
-		if err := d.vault.FlushJournal(); err != nil { // while the drive is there, there is still a way
+		if err := d.vault.FlushJournal(); errors.Is(err, journal.ErrFull) { // while the drive is there, room can be made
 			return fmt.Errorf("%w; the drive is still mounted", err)
 		}
 	}
