@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"kist/fs/journal"
 
 	"kist/fs/home"
+	"kist/fs/journal"
 )
 
 // Left is what a mount that has ended leaves in the journal.
