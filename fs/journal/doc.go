@@ -7,7 +7,7 @@
 // history share. A disk that fails is answered by a fresh segment, then by
 // refusal, never by silence. A full disk is reported before anything is
 // promised, and deletions still fit. What cannot be understood is put aside and
-// reported, never deleted.
+// reported, and deleted only by Forget.
 //
 // Trust. The directory is hostile ground: whoever reads it learns sizes and
 // times, and whoever writes to it can destroy, and can put back an older whole
