@@ -301,7 +301,7 @@ func adoptFailing(t *testing.T, n int, carriedOut bool) (done bool) {
 	d.check(b.v.Close(context.Background(), false))
 	d.check(b.open())
 	count := 0
-	b.store.(*mem.Store).SetHook(func(r mem.Request) mem.Answer {
+	b.store.(*mem.Store).SetSerialHook(func(r mem.Request) mem.Answer {
 		if count++; count != n {
 			return mem.Answer{}
 		}

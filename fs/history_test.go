@@ -152,7 +152,7 @@ func lostAnswer(t *testing.T, carriedOut bool, stop string, foreign bool) {
 	b.follow()
 	bodies := map[string]map[string]bool{}
 	deaf := true
-	a.store.(*mem.Store).SetHook(func(r mem.Request) mem.Answer {
+	a.store.(*mem.Store).SetSerialHook(func(r mem.Request) mem.Answer {
 		if r.Verb == mem.Create {
 			if bodies[r.Key] == nil {
 				bodies[r.Key] = map[string]bool{}

@@ -243,7 +243,7 @@ func (m *machine) cutOff(fate string) map[string][]byte {
 	m.d.t.Helper()
 	sent := map[string][]byte{}
 	gone := false
-	m.store.(*mem.Store).SetHook(func(r mem.Request) mem.Answer {
+	m.store.(*mem.Store).SetSerialHook(func(r mem.Request) mem.Answer {
 		switch {
 		case r.Verb == mem.Create && !gone:
 			gone, sent[r.Key] = true, bytes.Clone(r.Body)

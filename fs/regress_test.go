@@ -79,7 +79,7 @@ func TestCommitAfterFollowingHalfway(t *testing.T) {
 			}
 			a.write(RootIno, "ours", "y")
 			view, n := a.store.(*mem.Store), 0
-			view.SetHook(func(r mem.Request) mem.Answer {
+			view.SetSerialHook(func(r mem.Request) mem.Answer {
 				if strings.Contains(r.Key, away) {
 					if n++; n > 1 || away == "/packs/" {
 						return mem.Answer{Before: errFault}

@@ -160,7 +160,7 @@ func TestTwoMachinesReplayTheSame(t *testing.T) {
 					})
 					if r.IntN(3) == 0 {
 						at, n := r.IntN(8), 0
-						m.store.(*mem.Store).SetHook(func(mem.Request) mem.Answer {
+						m.store.(*mem.Store).SetSerialHook(func(mem.Request) mem.Answer {
 							if n++; n-1 == at {
 								return mem.Answer{After: errFault}
 							}

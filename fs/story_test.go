@@ -111,7 +111,7 @@ func (m *machine) command(verb string, w []string) error {
 func (m *machine) unlucky(how string, w []string) error {
 	view, errCut := m.store.(*mem.Store), errors.New("cut")
 	created := false
-	view.SetHook(func(r mem.Request) mem.Answer {
+	view.SetSerialHook(func(r mem.Request) mem.Answer {
 		switch {
 		case how == "refused" && r.Verb == mem.Create:
 			return mem.Answer{Before: errFault}

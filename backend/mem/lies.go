@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"sync"
 )
 
 // Verb names a method of the store.
@@ -146,6 +147,17 @@ func (s *Store) SetHook(h Hook) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hook = h
+}
+
+// SetSerialHook is SetHook for a hook that keeps count of something: it runs
+// once at a time, so it must not wait for other requests of this view.
+func (s *Store) SetSerialHook(h Hook) {
+	var mu sync.Mutex
+	s.SetHook(func(r Request) Answer {
+		mu.Lock()
+		defer mu.Unlock()
+		return h(r)
+	})
 }
 
 // Log returns the requests of this view so far, in order.

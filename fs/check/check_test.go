@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -367,16 +368,16 @@ func TestAway(t *testing.T) {
 	for _, readData := range []bool{false, true} {
 		for n := 1; ; n++ {
 			s := w.store.View("away")
-			met := false
+			var met atomic.Bool // several requests run at once
 			s.SetHook(func(r mem.Request) mem.Answer {
 				if r.N < n {
 					return mem.Answer{}
 				}
-				met = true
+				met.Store(true)
 				return mem.Answer{Before: fmt.Errorf("%w: gone", backend.ErrAway)}
 			})
 			r, err := Run(ctx, a.config(s, readData))
-			if !met {
+			if !met.Load() {
 				w.must(err)
 				break
 			}

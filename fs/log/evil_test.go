@@ -251,7 +251,7 @@ func TestDamagedAnswers(t *testing.T) {
 	w, ann, bob := team(t, Writer)
 	flaky := func(bad int) {
 		n := 0
-		bob.store.SetHook(func(r mem.Request) mem.Answer {
+		bob.store.SetSerialHook(func(r mem.Request) mem.Answer {
 			if n++; n > bad {
 				return mem.Answer{}
 			}
