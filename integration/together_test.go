@@ -48,9 +48,9 @@ func agree(w *World, a, b *Machine) string {
 	const script = `find . -mindepth 1 -printf '%p %y %m %n %s %l %T@\n' | sort; find . -type f | sort | tr '\n' '\0' | xargs -0 -r sha256sum`
 	tree := ""
 	eventually(w.t, 3*seen, "both machines agree", func() error {
-		x, y := a.sh(script), b.sh(script)
-		if tree = x; x != y {
-			return fmt.Errorf("a shows\n%s\nb shows\n%s", x, y)
+		x, y := a.try(stepLimit, script), b.try(stepLimit, script) // fails where a name goes while it looks
+		if tree = x.out; x.out != y.out || x.code != 0 || y.code != 0 {
+			return fmt.Errorf("a shows\n%s%s\nb shows\n%s%s", x.out, x.err, y.out, y.err)
 		}
 		return nil
 	})
