@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -29,6 +30,7 @@ func forward(to *url.URL) *httputil.ReverseProxy {
 		},
 		Transport:      &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
 		FlushInterval:  -1,
+		ErrorLog:       log.New(io.Discard, "", 0), // answers that break off are what it is for
 		ModifyResponse: answer,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			hangUp(w)
