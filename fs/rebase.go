@@ -289,6 +289,9 @@ func (r *rebase) keepOpen(ino Ino) {
 	if ino == RootIno {
 		return
 	}
+	if r.merged[r.as(ino)] {
+		return // one with another's folder: who holds it must look its name up again
+	}
 	if _, err := r.w.get(ino); err == nil {
 		return
 	}
