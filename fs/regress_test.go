@@ -396,3 +396,27 @@ func TestJournalFailsUnderWrites(t *testing.T) {
 		t.Errorf("a write afterwards: %v", err)
 	}
 }
+
+// A folder that two machines made becomes one. Who holds the one that went must look its
+// name up again: kept as a removed folder, it would refuse every new name with ENOENT.
+func TestHeldFolderBecomesTheirs(t *testing.T) {
+	d := newDrive(t)
+	a, b := d.machine("a"), d.machine("b")
+	a.do("mkdir d; sync")
+	b.do("mkdir d")
+	ours, err := b.at("d")
+	d.check(err)
+	b.sync()
+	if _, err := b.v.Create(always, Cred{}, ours, "f", syscall.S_IFREG|0o644, 0); err != syscall.ESTALE {
+		t.Errorf("a new name in the folder that went: %v", err)
+	}
+	b.write(RootIno, "k", "x")
+	theirs, err := b.at("d")
+	d.check(err)
+	b.write(theirs, "f", "x")
+	b.sync()
+	a.do("follow")
+	if got := a.read("d", "f"); got != "x" {
+		t.Errorf("there it holds %q", got)
+	}
+}
