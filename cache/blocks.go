@@ -11,8 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"kist/crypto/seal"
 )
 
@@ -82,7 +80,7 @@ func (b *blocks) encode(n name, plain []byte) []byte {
 
 // read opens the units from first to last.
 func (b *blocks) read(n name, first, last int) ([][]byte, bool) {
-	f, err := os.OpenFile(b.path(n), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openFile(b.path(n))
 	if err != nil {
 		b.forget(n)
 		return nil, false
@@ -99,7 +97,7 @@ func (b *blocks) read(n name, first, last int) ([][]byte, bool) {
 func (b *blocks) decode(f *os.File, n name, first, last int) ([][]byte, bool) {
 	info, err := f.Stat()
 	h := make([]byte, blockHeader)
-	if err != nil || !info.Mode().IsRegular() {
+	if err != nil {
 		return nil, false
 	}
 	if _, err := f.ReadAt(h, 0); err != nil || !bytes.HasPrefix(h, []byte(blockMagic)) {
@@ -138,11 +136,11 @@ func (b *blocks) decode(f *os.File, n name, first, last int) ([][]byte, bool) {
 func (b *blocks) write(n name, plain []byte) {
 	path := b.path(n)
 	data := b.encode(n, plain)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if makeDir(b.dir) != nil || makeDir(filepath.Dir(path)) != nil {
 		return
 	}
 	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	if err := writeFile(tmp, data); err != nil {
 		_ = os.Remove(tmp)
 		return
 	}
@@ -229,16 +227,20 @@ type found struct {
 // not belong there is removed.
 func (b *blocks) scan() {
 	var all []found
+	if makeDir(b.dir) != nil {
+		return
+	}
 	shards, _ := os.ReadDir(b.dir)
 	for _, shard := range shards {
 		if b.closed.Load() {
 			return
 		}
 		dir := filepath.Join(b.dir, shard.Name())
-		entries, err := os.ReadDir(dir)
-		if err != nil {
+		if !shard.IsDir() {
 			_ = os.Remove(dir)
+			continue
 		}
+		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
 			f, ok := b.known(shard.Name(), e)
 			if !ok {

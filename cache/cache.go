@@ -175,7 +175,7 @@ func (c *Cache) checkVersion() {
 	id := c.name(kindCache, nil)
 	want := []byte("kist cache 1 " + hex.EncodeToString(id[:]) + "\n")
 	path := filepath.Join(c.dir, "version")
-	have, err := os.ReadFile(path)
+	have, err := readFile(path)
 	if err == nil && bytes.Equal(have, want) {
 		return
 	}
@@ -185,7 +185,7 @@ func (c *Cache) checkVersion() {
 	// What cannot be removed or written here is never believed anyway.
 	_ = os.RemoveAll(filepath.Join(c.dir, "db"))
 	_ = os.RemoveAll(filepath.Join(c.dir, "chunks"))
-	_ = os.WriteFile(path, want, 0o600)
+	_ = writeFile(path, want)
 }
 
 // Node returns an immutable object by the fingerprint of its sealed bytes.

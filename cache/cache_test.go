@@ -10,12 +10,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	badger "github.com/dgraph-io/badger/v4"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"kist/crypto/seal"
 )
@@ -407,6 +409,59 @@ func TestKilled(t *testing.T) {
 	}
 	if n := neverWrong(t, dead); n != 4 {
 		t.Fatal(n)
+	}
+}
+
+// TestPlantedLinks puts links to a folder and a file of somebody else, and a pipe, wherever
+// the cache has something, closed in order or not. Nothing behind a link changes.
+func TestPlantedLinks(t *testing.T) {
+	plant := func(t *testing.T, name string, make func(to, at string) error, to string) {
+		dir := populated(t)
+		at := filepath.Join(dir, name)
+		if found, _ := filepath.Glob(at); len(found) > 0 {
+			at = found[0]
+		}
+		if err := errors.Join(os.RemoveAll(at), make(to, at)); err != nil {
+			t.Fatal(err)
+		}
+		neverWrong(t, dir)
+		c := openTest(t, dir, 0)
+		scanned(c)
+		for i := range 2 {
+			c.PutChunk(fp(200+i), value(200+i, unitSize+500)) // into what was planted
+		}
+		c.PutNode(fp(1), value(1, 300))
+		flush(c)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := neverWrong(t, dir); n == 0 {
+			t.Error("it serves nothing more")
+		}
+	}
+	pipe := func(_, at string) error { return unix.Mkfifo(at, 0o600) }
+	for _, name := range []string{"version", "db.sum", "db", "db/*.vlog", "db/*.sst", "db/MANIFEST", "db/KEYREGISTRY", "db/x", "chunks", "chunks/*", "chunks/*/*"} {
+		t.Run(strings.NewReplacer("/", " ", "*", "+").Replace(name), func(t *testing.T) {
+			outside := t.TempDir()
+			inner, file := filepath.Join(outside, "0123"), filepath.Join(outside, "file")
+			if err := errors.Join(os.Mkdir(inner, 0o700), os.WriteFile(file, []byte("mine"), 0o600),
+				os.WriteFile(filepath.Join(inner, "deep"), []byte("mine"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			plant(t, name, os.Symlink, outside)
+			plant(t, name, os.Symlink, file)
+			plant(t, name, os.Symlink, filepath.Join(outside, "new"))
+			plant(t, name, os.Link, file)
+			plant(t, name, pipe, "")
+			var left []string
+			for _, p := range files(t, outside) {
+				raw, err := os.ReadFile(p)
+				left = append(left, fmt.Sprintf("%s %s %v", filepath.Base(p), raw, err))
+			}
+			if want := "[deep mine <nil> file mine <nil>]"; fmt.Sprint(left) != want {
+				t.Fatalf("outside there is %v", left)
+			}
+		})
 	}
 }
 

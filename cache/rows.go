@@ -69,7 +69,7 @@ func openBadger(dir string, log *slog.Logger) (db *badger.DB, err error) {
 			db, err = nil, fmt.Errorf("opening the database: %v", p)
 		}
 	}()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
 	return badger.Open(badger.DefaultOptions(dir).

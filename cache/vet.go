@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -32,26 +33,27 @@ func (v *vet) path() string { return v.dir + ".sum" }
 // admit removes the database unless it is as it was left. The mark is used
 // once: from now on the files change.
 func (v *vet) admit() {
-	mark, err := os.ReadFile(v.path())
-	sum, ok := v.sum()
-	if err == nil && ok && string(mark) == string(sum[:]) && os.Remove(v.path()) == nil {
-		return
+	if mark, err := readFile(v.path()); err == nil {
+		if sum, ok := v.sum(); ok && string(mark) == string(sum[:]) && os.Remove(v.path()) == nil {
+			return
+		}
 	}
-	_ = os.Remove(v.path())
+	_ = os.RemoveAll(v.path())
 	_ = os.RemoveAll(v.dir)
 }
 
 // leave marks a database that was closed in order.
 func (v *vet) leave() {
 	if sum, ok := v.sum(); ok {
-		_ = os.WriteFile(v.path(), sum[:], 0o600)
+		_ = writeFile(v.path(), sum[:])
 	}
 }
 
+// sum is over a folder that holds nothing but files, each of one name.
 func (v *vet) sum() (name, bool) {
 	var list []byte
 	err := filepath.WalkDir(v.dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
+		if err != nil || path == v.dir && e.IsDir() {
 			return err
 		}
 		sum, err := v.file(path)
@@ -64,14 +66,17 @@ func (v *vet) sum() (name, bool) {
 }
 
 func (v *vet) file(path string) (sum [32]byte, err error) {
-	f, err := os.Open(path)
+	f, err := openFile(path)
 	if err != nil {
 		return sum, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return sum, fs.ErrInvalid
+	if err != nil {
+		return sum, err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Nlink != 1 {
+		return sum, fs.ErrInvalid // Badger would write to it under its other name, too
 	}
 	old, ok := v.seen[path]
 	if ok && filepath.Ext(path) == ".sst" && old.size == info.Size() && old.time.Equal(info.ModTime()) {
